@@ -1,0 +1,53 @@
+# The first `make demo` or `make test` makes the virtual environment and installs into it.
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PYTHON ?= python3 python3.11 python3.12 python3.13
+JOBS   ?= 2
+FLAGS  ?=
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install demo test notebooks readme docs clean
+
+help:
+	@echo "make demo       train, answer and score on the embedded sample; no network, no GPU"
+	@echo "make test       test every notebook cell and tests/ (JOBS=0: in one process; FLAGS='slow cuda': these cells as well)"
+	@echo "make notebooks  export, run every notebook and save its outputs, clean"
+	@echo "make readme     README.md from nbs/index.ipynb, addresses from settings.ini"
+	@echo "make docs       the documentation site in _docs; needs Quarto"
+	@echo "make clean      remove what was built; the environment $(VENV) stays"
+
+$(READY): settings.ini setup.py pyproject.toml constraints.txt
+	@python=; for p in $(PYTHON); do \
+	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$p; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11 or newer is needed and none was found; name one: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	[ -x $(BIN)/pip ] || $$python -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+install: $(READY)
+
+demo: $(READY)
+	$(BIN)/squad_nb demo
+
+test: $(READY)
+	$(BIN)/pytest -n $(JOBS) --flags '$(FLAGS)'
+
+notebooks: $(READY)
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/notebooks.py --flags '$(FLAGS)'
+	$(BIN)/nbdev_clean
+
+readme: $(READY)
+	$(BIN)/python tools/links.py
+	$(BIN)/python tools/readme.py
+
+docs: $(READY)
+	$(BIN)/nbdev_docs
+
+clean:
+	rm -rf build dist *.egg-info _proc _docs .pytest_cache nbs/nbdev.yml
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"Every code cell of a notebook is a test: `pytest nbs/00_core.ipynb`. Plain tests get the real data from the fixture `shared`."
+import os, re, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing waits for a network
+os.environ["IN_TEST"] = "1"                   # nbdev_test says so too
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker; torch reads it when imported
+
+import pytest
+from execnb.shell import CaptureShell
+from fastcore.ansi import strip_ansi
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from nbdev.frontmatter import FrontmatterProc
+from nbdev.process import NBProcessor
+
+root = Path(__file__).parent
+settings = ConfigParser(delimiters=["="])
+settings.read(root/"settings.ini", encoding="utf-8")
+
+
+class CellFailed(Exception): "A cell raised, or printed a traceback"
+
+
+def why_skipped(cell, flags):
+    "The directive that keeps nbdev from running a cell, or None"
+    if cell.directives_.get("eval:", [""])[0].lower() == "false": return "#| eval: false"
+    return next((f"#| {flag}" for flag in cell.directives_ if flag in flags), None)
+
+
+def code_cells(path, run_flags=""):
+    "Number, cell and reason to skip of each code cell that holds code"
+    flags = set(settings["DEFAULT"]["tst_flags"].split()) - set(run_flags.split())
+    front = getattr(NBProcessor(path, procs=FrontmatterProc, process=True).nb, "frontmatter_", {})
+    whole = "skip_exec" if str(front.get("skip_exec")).lower() == "true" else None
+    for number, cell in enumerate(NBProcessor(path).nb.cells, 1):
+        code = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if cell.cell_type == "code" and code and "nbdev_export(" not in cell.source: yield number, cell, whole or why_skipped(cell, flags)
+
+
+class Notebook(pytest.File):
+    "A notebook: its cells run in order, in one shell, in the notebook's folder"
+    def collect(self):
+        self.cells = []
+        for number, cell, skip in code_cells(self.path, self.config.getoption("--flags")):
+            code = re.sub(r"^\s*[#@].*\n", "", cell.source, flags=re.M).strip().splitlines()[0]
+            label = re.sub(r"[^\w.=()-]+", " ", re.sub(r"^(?:class|def) (\w+).*", r"\1", code))[:40].strip()
+            item = Cell.from_parent(self, name=f"{number} {label}", source=cell.source)
+            if skip: item.add_marker(pytest.mark.skip(reason=skip))
+            else: self.cells.append(item)
+            yield item
+
+    def setup(self):
+        self.todo, self.broken, self.patch = list(self.cells), None, pytest.MonkeyPatch()
+        self.patch.chdir(self.path.parent)
+        self.patch.syspath_prepend(root)
+        self.patch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # a shell puts its own there
+        self.patch.setattr(InteractiveShell, "_instance", None)
+        self.shell = CaptureShell(self.path)
+
+    def teardown(self):
+        if plt := sys.modules.get("matplotlib.pyplot"): plt.close("all")
+        self.shell.reset(new_session=False)
+        self.patch.undo()
+
+    def run_through(self, last):
+        "Run the cells down to `last` that have not been run; those above it too when it was chosen alone"
+        while last in self.todo and not self.broken:
+            cell = self.todo.pop(0)
+            with capture_output() as said: result = InteractiveShell.run_cell(self.shell, cell.source)
+            error = result.error_before_exec or result.error_in_exec
+            if isinstance(error, KeyboardInterrupt): raise error
+            shown = strip_ansi("\n".join([said.stdout, said.stderr, *(str(o.data) for o in said.outputs)]))
+            if error: self.broken = cell, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", shown
+            elif "Traceback (most recent call last)" in shown: self.broken = cell, "printed a traceback", shown
+        if not self.broken: return
+        cell, what, shown = self.broken
+        raise CellFailed(f"{what}\n\n{shown}" if cell is last else f"not run, because cell {cell.name} above it failed: {what}")
+
+
+class Cell(pytest.Item):
+    "One code cell"
+    def __init__(self, *, source, **kwargs):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def runtest(self): self.parent.run_through(self)
+    def reportinfo(self): return self.path, None, self.name
+    def repr_failure(self, excinfo): return str(excinfo.value) if isinstance(excinfo.value, CellFailed) else super().repr_failure(excinfo)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--flags", default="", help="nbdev test flags of the cells to run as well: 'slow cuda'")
+
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".ipynb" and not file_path.name.startswith("_"): return Notebook.from_parent(parent, path=file_path)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    "The folder ../shared of real data; without it a test is skipped, in continuous integration it fails"
+    folder = root.parent/"shared"
+    if folder.is_dir(): return folder
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs the real data in {folder}")
