@@ -46,7 +46,7 @@ class Notebook(pytest.File):
         for number, cell, skip in code_cells(self.path, self.config.getoption("--flags")):
             code = re.sub(r"^\s*[#@].*\n", "", cell.source, flags=re.M).strip().splitlines()[0]
             label = re.sub(r"[^\w.=()-]+", " ", re.sub(r"^(?:class|def) (\w+).*", r"\1", code))[:40].strip()
-            item = Cell.from_parent(self, name=f"{number} {label}", source=cell.source)
+            item = Cell.from_parent(self, name=f"{number} {label}", number=number, source=cell.source)
             if skip: item.add_marker(pytest.mark.skip(reason=skip))
             else: self.cells.append(item)
             yield item
@@ -81,12 +81,12 @@ class Notebook(pytest.File):
 
 class Cell(pytest.Item):
     "One code cell"
-    def __init__(self, *, source, **kwargs):
+    def __init__(self, *, number, source, **kwargs):
         super().__init__(**kwargs)
-        self.source = source
+        self.number, self.source = number, source
 
     def runtest(self): self.parent.run_through(self)
-    def reportinfo(self): return self.path, None, self.name
+    def reportinfo(self): return self.path, self.number - 1, f"{self.path.name}: cell {self.name}"  # as if the cell's number were a line's
     def repr_failure(self, excinfo): return str(excinfo.value) if isinstance(excinfo.value, CellFailed) else super().repr_failure(excinfo)
 
 
