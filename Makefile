@@ -45,7 +45,7 @@ readme: $(READY)
 	$(BIN)/python tools/links.py
 	$(BIN)/python tools/readme.py
 
-docs: $(READY)
+docs: readme
 	$(BIN)/nbdev_docs
 
 clean:

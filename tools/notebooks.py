@@ -4,7 +4,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
-os.environ["TQDM_DISABLE"] = "1"  # no progress bars in saved outputs
+os.environ |= {name: "1" for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")}  # none in saved outputs
 from conftest import code_cells
 
 
