@@ -124,16 +124,18 @@ def seed_everything(
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #f7948c52
+# %% ../nbs/00_core.ipynb #e9b0d3a4
 def best_device() -> str: # "cuda", "mps" or "cpu"
     "The fastest device that torch sees"
     import torch
     if torch.cuda.is_available(): return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
-def best_precision() -> str: # "bf16", "fp16" or "fp32"
-    "The precision in which this machine trains fastest"
+def best_precision(
+    width: int | None = None, # The model's hidden size, None when it is large
+) -> str:                     # "bf16", "fp16" or "fp32"
+    "The precision in which this machine runs a model fastest"
     import torch
     if torch.cuda.is_available(): return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if best_device() == "cpu" and torch.cpu._is_amx_tile_supported(): return "bf16"
-    return "fp32"
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # private in torch 2.13, so it may go
+    return "bf16" if best_device() == "cpu" and tiles() and (width or 256) >= 256 else "fp32"
