@@ -1,0 +1,144 @@
+"""Every question's n best spans, ours against the usual loops over the 20 best starts and ends, on the same logits with the same threads.
+
+    python benchmarks/spans.py --model FOLDER --save logits.npz   # logits of a fine-tuned model, kept
+    python benchmarks/spans.py --logits logits.npz                # the same logits again
+    python benchmarks/spans.py --data sample --limit 200          # seeded logits, peaked at the answers as a trained model's are
+
+Both sides start from the logits and the windows and give each question a prediction and its n best candidates with text, place, score and
+probability. The exit code is 1 when a span of the loops scores higher than ours, or another one than ours, of the same score, stands before it."""
+import argparse, json, sys, time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from squad_nb import sample
+from squad_nb.core import DataError, SquadNbError
+from squad_nb.spans import decode_spans
+from squad_nb.squad import load_squad, take
+from squad_nb.windows import window_features
+
+REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
+
+
+def loop_spans(start_logits, end_logits, windows, dataset, n_best=20, max_answer_length=30):
+    "The usual recipe: in each window combine the n_best highest starts with the n_best highest ends, skip what is no span, sort what is left."
+    of_question, predictions = defaultdict(list), {}
+    for row, id in enumerate(windows["example_id"][:]): of_question[id].append(row)
+    windows = windows.select_columns(["example_id", "offsets"])  # a row at a time costs less than millions of lists at once
+    for id, context in zip(dataset["id"][:], dataset["context"][:]):
+        found = []
+        for ordinal, row in enumerate(of_question[id]):
+            places, start, end = windows[row]["offsets"], start_logits[row], end_logits[row]
+            best_starts, best_ends = (np.argsort(x)[:-n_best - 1:-1].tolist() for x in (start, end))
+            for s in best_starts:
+                for e in best_ends:
+                    if s >= len(places) or e >= len(places) or places[s][0] < 0 or places[e][0] < 0: continue
+                    if e < s or e - s + 1 > max_answer_length: continue
+                    found.append(dict(score=start[s] + end[e], start=places[s][0], end=places[e][1], window=ordinal))
+        found = sorted(found, key=lambda c: c["score"], reverse=True)[:n_best]
+        shares = np.exp([c["score"] - found[0]["score"] for c in found])
+        for c, share in zip(found, shares/shares.sum()): c |= dict(text=context[c["start"]:c["end"]], score=float(c["score"]), probability=float(share))
+        predictions[id] = dict(text=found[0]["text"] if found else "", candidates=found)
+    return predictions
+
+
+def seeded_logits(windows, seed):
+    "Logits with the shape of a trained model's: low nearly everywhere, a few places the model wavers between, high at the label"
+    rng, lengths = np.random.default_rng(seed), [len(ids) for ids in windows["input_ids"]]
+    rows = np.arange(len(windows))
+    logits = rng.normal(-4, 2, (2, len(windows), max(lengths))).astype(np.float32)
+    for side, column in enumerate(("start_positions", "end_positions")):
+        for _ in range(3): logits[side, rows, rng.integers(0, lengths)] += rng.normal(6, 2, len(windows))
+        logits[side, rows, np.array(windows[column])] += rng.normal(10, 3, len(windows))
+    return logits
+
+
+@torch.inference_mode()
+def model_logits(folder, windows, batch=32):
+    "Logits of a model for extractive answers, windows of like length together"
+    from transformers import AutoModelForQuestionAnswering
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
+    names = [name for name in ("input_ids", "token_type_ids") if name in windows.column_names]
+    lengths = np.array([len(ids) for ids in windows["input_ids"]])
+    logits = np.zeros((2, len(windows), lengths.max()), np.float32)
+    order = np.argsort(lengths)
+    for rows in np.split(order, range(batch, len(order), batch)):
+        part, width = windows.select(rows), lengths[rows].max()
+        mask = torch.arange(width) < torch.from_numpy(lengths[rows])[:, None]
+        inputs = {name: torch.zeros(mask.shape, dtype=torch.long) for name in names}
+        for name in names: inputs[name][mask] = torch.tensor(np.concatenate(part[name][:]), dtype=torch.long)
+        out = model(**inputs, attention_mask=mask.long())
+        logits[:, rows, :width] = torch.stack([out.start_logits, out.end_logits]).numpy()
+    return logits
+
+
+def compare(ours, theirs):
+    "How the best spans of two decoders relate; `violations` are the ids where ours is not the best"
+    counts, violations = dict(equal=0, ours_higher=0, equal_score_ours_first=0), []
+    for p in ours:
+        best = theirs[p.id]["candidates"]
+        if not best: counts["ours_higher"] += bool(p.text); counts["equal"] += not p.text; continue
+        best = best[0]
+        if p.score == best["score"] and p.text == best["text"]: counts["equal"] += 1
+        elif p.score > best["score"]: counts["ours_higher"] += 1
+        elif p.score == best["score"] and (p.start, p.end) < (best["start"], best["end"]): counts["equal_score_ours_first"] += 1
+        else: violations.append(p.id)
+    return counts, violations
+
+
+def fastest(work, repeats):
+    "The shortest time of several, and the result"
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - began)
+    return min(times), result
+
+
+def load(args):
+    "Questions, windows, logits and what the logits are"
+    if args.data is None and not REAL.exists(): raise DataError(f"There is no {REAL}: name the questions with --data FILE, or --data sample")
+    dataset = take(load_squad(args.data or REAL, split="validation" if args.data == "sample" else None), args.limit)
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or args.model or sample.tiny_model())
+    windows = window_features(dataset, tokenizer)
+    if args.model: return dataset, windows, model_logits(args.model, windows), "model"
+    if not args.logits: return dataset, windows, seeded_logits(windows, args.seed), "seeded"
+    with np.load(args.logits, allow_pickle=False) as file: return dataset, windows, np.stack([file["start_logits"], file["end_logits"]]), "file"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="SQuAD JSON, or 'sample' (default: squad-v1.1.json beside the project)")
+    parser.add_argument("--model", help="folder of a fine-tuned extractive model, to compute the logits with")
+    parser.add_argument("--tokenizer", help="tokenizer of the windows (default: the model's, or that of the package's tiny model)")
+    parser.add_argument("--logits", help="npz with start_logits and end_logits of all windows, saved by --save with the same data, limit and tokenizer")
+    parser.add_argument("--save", help="where to keep the logits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="first questions only")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--at-least", type=float, default=0, help="fail when ours is less than so many times faster")
+    parser.add_argument("--json", action="store_true", help="print nothing but JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    try:
+        dataset, windows, logits, kind = load(args)
+        if args.save: np.savez(args.save, start_logits=logits[0], end_logits=logits[1])
+        decode_spans(*logits, windows, dataset, null_threshold=float("inf"))  # both sides warm
+        fast, ours = fastest(lambda: decode_spans(*logits, windows, dataset, null_threshold=float("inf")), args.repeats)
+        slow, theirs = fastest(lambda: loop_spans(*logits, windows, dataset), args.repeats)
+    except SquadNbError as e: sys.exit(str(e))
+    counts, violations = compare(ours, theirs)
+    figures = dict(questions=len(dataset), windows=len(windows), logits=kind, threads=args.threads, seconds=dict(ours=round(fast, 4), loops=round(slow, 4)),
+                   ratio=round(slow/fast, 2), candidates=dict(ours=sum(len(p.candidates) for p in ours), loops=sum(len(p["candidates"]) for p in theirs.values())),
+                   **counts, violations=violations[:10])
+    print(json.dumps(figures, indent=None if args.json else 1))
+    if violations: sys.exit(f"On {len(violations)} questions the loops found a better span")
+    if figures["ratio"] < args.at_least: sys.exit(f"{figures['ratio']} times faster is less than {args.at_least}")
+
+
+if __name__ == "__main__": main()
