@@ -3,6 +3,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTHON ?= python3 python3.11 python3.12 python3.13
+# Two workers: the models of the tests are too small to gain from torch's threads, so each worker gets one (conftest.py) and
+# two notebooks run side by side. Every worker imports torch for itself, so more of them pay only where there are more cores.
 JOBS   ?= 2
 FLAGS  ?=
 export HF_HUB_OFFLINE ?= 1
