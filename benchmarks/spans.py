@@ -23,24 +23,30 @@ REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
 
 
 def loop_spans(start_logits, end_logits, windows, dataset, n_best=20, max_answer_length=30):
-    "The usual recipe: in each window combine the n_best highest starts with the n_best highest ends, skip what is no span, sort what is left."
+    "The usual recipe, step by step as run_qa post-processes: in each window pair the n_best highest starts with the n_best highest ends, skip what is no span, sort what is left."
     of_question, predictions = defaultdict(list), {}
-    for row, id in enumerate(windows["example_id"][:]): of_question[id].append(row)
-    windows = windows.select_columns(["example_id", "offsets"])  # a row at a time costs less than millions of lists at once
-    for id, context in zip(dataset["id"][:], dataset["context"][:]):
-        found = []
-        for ordinal, row in enumerate(of_question[id]):
-            places, start, end = windows[row]["offsets"], start_logits[row], end_logits[row]
-            best_starts, best_ends = (np.argsort(x)[:-n_best - 1:-1].tolist() for x in (start, end))
-            for s in best_starts:
-                for e in best_ends:
-                    if s >= len(places) or e >= len(places) or places[s][0] < 0 or places[e][0] < 0: continue
+    for row, id in enumerate(windows["example_id"]): of_question[id].append(row)
+    windows = windows.select_columns(["example_id", "offsets"])  # input ids are not needed here, and reading them would cost the recipe time
+    for example in dataset:
+        found, null = [], None
+        for ordinal, row in enumerate(of_question[example["id"]]):
+            start, end, offsets = start_logits[row], end_logits[row], windows[row]["offsets"]
+            if null is None or null > start[0] + end[0]: null = start[0] + end[0]
+            start_indexes = np.argsort(start)[-1:-n_best - 1:-1].tolist()
+            end_indexes = np.argsort(end)[-1:-n_best - 1:-1].tolist()
+            for s in start_indexes:
+                for e in end_indexes:
+                    if s >= len(offsets) or e >= len(offsets) or offsets[s][0] < 0 or offsets[e][0] < 0: continue
                     if e < s or e - s + 1 > max_answer_length: continue
-                    found.append(dict(score=start[s] + end[e], start=places[s][0], end=places[e][1], window=ordinal))
+                    found.append(dict(offsets=(offsets[s][0], offsets[e][1]), score=start[s] + end[e], start_logit=start[s], end_logit=end[e], window=ordinal))
         found = sorted(found, key=lambda c: c["score"], reverse=True)[:n_best]
+        for c in found:
+            c["start"], c["end"] = c.pop("offsets")
+            c["text"] = example["context"][c["start"]:c["end"]]
         shares = np.exp([c["score"] - found[0]["score"] for c in found])
-        for c, share in zip(found, shares/shares.sum()): c |= dict(text=context[c["start"]:c["end"]], score=float(c["score"]), probability=float(share))
-        predictions[id] = dict(text=found[0]["text"] if found else "", candidates=found)
+        for c, share in zip(found, shares/shares.sum()): c["probability"] = share
+        candidates = [{k: float(v) if isinstance(v, np.floating) else v for k, v in c.items()} for c in found]
+        predictions[example["id"]] = dict(text=found[0]["text"] if found else "", null_score=float(null), candidates=candidates)
     return predictions
 
 

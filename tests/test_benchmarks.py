@@ -1,0 +1,25 @@
+"Each benchmark on a small slice: both sides must give the same. Timings never decide"
+import json, subprocess, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parents[1]
+
+
+def run(name, *words):
+    done = subprocess.run([sys.executable, root/"benchmarks"/name, *map(str, words)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_windows():
+    from squad_nb.sample import tiny_model
+    run("windows.py", "--data", "sample", "--tokenizer", tiny_model(), "--limit", 60, "--repeats", 1)
+
+
+def test_spans():
+    assert run("spans.py", "--data", "sample", "--limit", 60, "--repeats", 1, "--json")["violations"] == []
+
+
+def test_training():
+    figures = run("training.py", "--model", "tiny-bert", "--data", "sample", "--limit", 24, "--repeats", 1)
+    assert figures["windows"] > 0 and figures["loss_difference"] < 1e-4
