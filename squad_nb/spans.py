@@ -6,12 +6,14 @@
 __all__ = ['NO_KEY', 'sliding', 'TopSpans', 'top_spans', 'merge_spans', 'decode_spans', 'null_threshold_curve', 'NullThreshold',
            'best_null_threshold']
 
-# %% ../nbs/21_spans.ipynb #e49fe1c1
+# %% ../nbs/21_spans.ipynb #6d611dde
 import math
 from bisect import bisect_left
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Callable, NamedTuple
 import numpy as np, torch
+import torch.nn.functional as F
 from datasets import Dataset
 from .core import Candidate, Candidates, DataError, ModelError, Prediction, SettingError
 from .metrics import exact_match, f1_score
@@ -35,11 +37,11 @@ def sliding(
     if overlap: return combine(x[:length], x[width - size:]) if size < width else x
     return x if total is None else combine(total, x[done:])
 
-# %% ../nbs/21_spans.ipynb #7d8783ab
+# %% ../nbs/21_spans.ipynb #59dd6c04
 def _keys(x, low):
     "Integers that order as -x does and, where it is equal, as `low`, a non-negative integer of at most 32 bits"
     bits = (0. - x).view(torch.int32)  # 0 - x and not -x: -0 would come before 0
-    bits ^= (bits >> 31) & 0x7fffffff
+    bits ^= (bits >> 31).bitwise_and_(0x7fffffff)
     return bits.long().bitwise_left_shift_(32).bitwise_or_(low)
 
 NO_KEY = 0x7f800000 << 32  # of -inf, at 0
@@ -47,7 +49,7 @@ NO_KEY = 0x7f800000 << 32  # of -inf, at 0
 def _values(keys):
     "The x that keys were made of"
     bits = (keys >> 32).int()
-    bits ^= (bits >> 31) & 0x7fffffff
+    bits ^= (bits >> 31).bitwise_and_(0x7fffffff)
     return bits.view(torch.float32).neg_()
 
 def _lows(keys):
@@ -80,15 +82,15 @@ class TopSpans(NamedTuple):
         "Batches as one; they need the same k"
         return TopSpans(*(torch.cat(columns) for columns in zip(*parts)))
 
-# %% ../nbs/21_spans.ipynb #2e8fb53c
+# %% ../nbs/21_spans.ipynb #71bcdc95
 def _best_span(scores, starts, ends, width):
     "Score, start and end of every window's first span of the highest score"
     top, start = scores.max(0)  # of equal scores the first
     band = start + torch.arange(width, device=start.device)[:, None]
     below = starts.gather(0, start[None]) + ends.gather(0, band) < top
-    return top, start, (band + below*width).amin(0).clamp_(max=len(ends) - 1)
+    return top, start, (band + below*width).min(0).values.clamp_(max=len(ends) - 1)
 
-# %% ../nbs/21_spans.ipynb #0280657b
+# %% ../nbs/21_spans.ipynb #e687967b
 def _bar(start, end, start_keys, end_keys, best_ends, width):
     "Bar the spans that overlap that from `start` to `end`, in place: no start in it, no best end in or behind it for a start before it"
     steps = torch.arange(width, device=start.device)[:, None]
@@ -97,18 +99,19 @@ def _bar(start, end, start_keys, end_keys, best_ends, width):
     start_keys.scatter_(0, torch.minimum(start + steps, end), NO_KEY)
 
 def _shortlist(starts, ends, best, width, size):
-    "Score, start and end (B, size) of each start's best span clear of the best one, one an end; highest score first, of equal ones lower start, then shorter"
+    "Score, start and end (B, size) of each start's best span clear of the best one, one an end; highest score first, of equal ones lower start"
     place = torch.arange(len(ends), device=ends.device)[:, None]
     start_keys, end_keys = _keys(starts, place[:len(starts)]), _keys(ends, place)
     best_ends = sliding(end_keys, width, torch.minimum, overlap=True)
     _bar(*best[1:], start_keys, end_keys, best_ends, width)
-    votes = torch.full_like(end_keys, NO_KEY).scatter_reduce_(0, _lows(best_ends), start_keys, "amin")[:len(starts)]
-    scores, end = (_values(votes) + ends[:len(starts)]).T.topk(min(size, len(starts)), sorted=False)
-    start = _lows(votes.T.gather(1, end))
-    keys, order = _keys(scores, start).sort(1)
-    return _values(keys), _lows(keys), end.gather(1, order)
+    best_starts = torch.full_like(end_keys, NO_KEY).scatter_reduce_(0, _lows(best_ends), start_keys, "amin")[:len(starts)]
+    scores, end = (_values(best_starts) + ends[:len(starts)]).T.topk(min(size, len(starts)), sorted=False)
+    start = _lows(best_starts.T.gather(1, end))
+    keys, order = _keys(scores, start).sort(1)  # no start has two spans
+    missing = (0, size - end.shape[1])
+    return F.pad(_values(keys), missing, value=-math.inf), F.pad(_lows(keys), missing), F.pad(end.gather(1, order), missing)
 
-# %% ../nbs/21_spans.ipynb #12627b42
+# %% ../nbs/21_spans.ipynb #7ac33d91
 def _apart(listed, k):
     "The first k spans of each window that overlap none before them"
     starts, ends = (x.T.int().contiguous() for x in (listed.starts, listed.ends))  # a span of all windows is one block
@@ -119,14 +122,14 @@ def _apart(listed, k):
     kept = (ends >= 0).T
     place = (kept.cumsum(1) - 1).masked_fill_(~kept, k).clamp_(max=k)  # column k is thrown away
     def packed(x, fill): return x.new_full((len(x), k + 1), fill).scatter_(1, place, x)[:, :k].contiguous()
-    return TopSpans(packed(listed.scores, -math.inf), packed(listed.starts, -1), packed(listed.ends, -1), *listed[3:])
+    return TopSpans(packed(listed.scores, -math.inf), packed(listed.starts, -1), packed(listed.ends, -1), *(x.clone() for x in listed[3:]))
 
-# %% ../nbs/21_spans.ipynb #e3327809
-@torch.no_grad()
+# %% ../nbs/21_spans.ipynb #8b17e905
+@torch.inference_mode()
 def _list_spans(start_logits, end_logits, context_mask, k, max_answer_length):
     "The spans that `_apart` chooses k from"
     n = context_mask.shape[1]; width = min(max_answer_length, n)
-    starts, ends = (torch.empty(n + padding, len(x), device=x.device) for x, padding in ((start_logits, 0), (end_logits, width - 1)))
+    starts, ends = (torch.empty(n + padding, len(x), device=x.device, dtype=torch.float32) for x, padding in ((start_logits, 0), (end_logits, width - 1)))
     for x, logits in (starts, start_logits), (ends, end_logits): x[:n].copy_(logits.T).clamp_(max=torch.finfo(x.dtype).max/4)  # so that sums of two stay finite
     ends[n:] = -math.inf
     null_scores, outside = starts[0] + ends[0], (~context_mask).T
@@ -142,11 +145,12 @@ def top_spans(
     context_mask: torch.Tensor,   # (B, L) bool, True where an answer may begin and end
     k: int = 20,                  # Spans a window
     max_answer_length: int = 30,  # Tokens, at most
-) -> TopSpans:                    # On the logits' device
-    """The best span of each window, exactly (equal scores: lower start, then shorter), and after it, of each start's best spans clear of it, those that overlap no better one,
-    found among the max(k, 20) highest. Memory grows with B x L. Scores are float32, +inf counts as a quarter of the largest float, a span of -inf does not exist, NaN shows in `log_sums` or `null_scores`."""
+) -> TopSpans:                    # On the logits' device; the CPU for MPS, which lacks some operations on 64-bit integers
+    """The best span of each window, exactly (equal scores: lower start, then shorter); behind it, of each start's best span clear of it, the best of each end that overlaps no better one. Of the latter the
+    max(k, 20) highest are looked at. Memory grows with B x L. Logits count as float32, +inf as a quarter of its largest; a span of -inf does not exist; NaN shows in `log_sums` or `null_scores`."""
     if k < 1: raise SettingError(f"At least one span must be kept: k (n_best) is {k}")
     if max_answer_length < 1: raise SettingError(f"An answer has at least one token: max_answer_length is {max_answer_length}")
+    if start_logits.device.type == "mps": start_logits, end_logits, context_mask = start_logits.cpu(), end_logits.cpu(), context_mask.cpu()
     return _apart(_list_spans(start_logits, end_logits, context_mask, k, max_answer_length), k)
 
 # %% ../nbs/21_spans.ipynb #7ee75091
@@ -224,15 +228,15 @@ def _winners(table, bounds, threshold):
     lead = np.subtract(score[null_row], score[best], out=np.full(len(low), np.inf), where=best >= 0)
     return np.where((null_row >= 0) & (lead > threshold) | (best < 0), null_row, best)
 
-# %% ../nbs/21_spans.ipynb #f4eb6850
+# %% ../nbs/21_spans.ipynb #f1c2bcee
 def _predictions(dataset, columns, winner, bounds):
     "One prediction a question; `columns` are those of `Candidates`"
     score, start, end = (np.append(columns[i], none)[winner].tolist() for i, none in ((0, -np.inf), (2, -1), (3, -1)))
-    bounds, found = bounds.tolist(), []
-    for id, context, s, a, b, low, high in zip(dataset["id"][:], dataset["context"][:], score, start, end, bounds, bounds[1:]):
-        place = ("", s, None, None) if a < 0 else (context[a:b], s, a, b)
-        found.append(Prediction(id, *place, Candidates(context, columns, low, high)))
-    return found
+    table, bounds = dataset.with_format("arrow")[:], bounds.tolist()
+    ids, contexts = table["id"].to_pylist(), table["context"].to_pylist()
+    texts = [context[a:b] for context, a, b in zip(contexts, start, end)]  # of no answer [-1:-1]
+    if min(start, default=0) < 0: start, end = ([None if x < 0 else x for x in places] for places in (start, end))
+    return list(map(Prediction, ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:])))
 
 # %% ../nbs/21_spans.ipynb #d29c1f20
 def merge_spans(
@@ -279,7 +283,7 @@ def _check_logits(start_logits, end_logits, first):
     longest = np.diff(first).max(initial=0)
     if rows and length < max(longest, 1): raise DataError(f"The logits are padded to {length} tokens, but the longest window has {longest}: they were computed on other windows, or cut")
 
-# %% ../nbs/21_spans.ipynb #a6acad1c
+# %% ../nbs/21_spans.ipynb #f9af08de
 @contextmanager
 def _one_thread():
     "On operations as small as these, several threads would wait for each other longer than they work"
@@ -297,14 +301,14 @@ def _search(start_logits, end_logits, first, inside, k, max_answer_length):
     parts, stop = [], len(order)
     while stop or not parts:
         width = lengths[order[stop - 1]] if stop and lengths[order[stop - 1]] else 1
-        rows = order[max(stop - 2**16//width, 0):stop]
+        rows = order[max(stop - max(2**16//width, 1), 0):stop]
         start, end = (torch.as_tensor(x[rows, :width]) for x in (start_logits, end_logits))
         parts.insert(0, _list_spans(start, end, torch.from_numpy(mask[rows, :width]).to(start.device), k, max_answer_length))
         stop -= len(rows)
     back = torch.from_numpy(np.argsort(order))
     return TopSpans(*(column[back] for column in _apart(TopSpans.cat(parts), k).cpu()))
 
-# %% ../nbs/21_spans.ipynb #e4fa84c2
+# %% ../nbs/21_spans.ipynb #7a647a38
 def decode_spans(
     start_logits,                        # (n_windows, padded length), NumPy or torch; what lies behind a window's end is ignored
     end_logits,                          # The same shape
@@ -319,7 +323,8 @@ def decode_spans(
     threshold, logits = _null_threshold(null_threshold, dataset), [x if torch.is_tensor(x) else np.asarray(x) for x in (start_logits, end_logits)]
     first, characters = window_characters(windows)
     _check_logits(*logits, first)
-    with _one_thread(): top = _search(*logits, first, context_mask(characters), n_best, max_answer_length)
+    inside = context_mask(characters) & (characters[:, 1] > characters[:, 0])  # empty text means no answer, so an empty token is none
+    with _one_thread(): top = _search(*logits, first, inside, n_best, max_answer_length)
     return _merge(top, first, characters, example_index(windows, dataset), dataset, n_best, threshold)
 
 # %% ../nbs/21_spans.ipynb #0b5fb7cf
