@@ -37,7 +37,7 @@ def sliding(
     if overlap: return combine(x[:length], x[width - size:]) if size < width else x
     return x if total is None else combine(total, x[done:])
 
-# %% ../nbs/21_spans.ipynb #59dd6c04
+# %% ../nbs/21_spans.ipynb #750fcc3c
 def _keys(x, low):
     "Integers that order as -x does and, where it is equal, as `low`, a non-negative integer of at most 32 bits"
     bits = (0. - x).view(torch.int32)  # 0 - x and not -x: -0 would come before 0
@@ -50,7 +50,7 @@ def _values(keys):
     "The x that keys were made of"
     bits = (keys >> 32).int()
     bits ^= (bits >> 31).bitwise_and_(0x7fffffff)
-    return bits.view(torch.float32).neg_()
+    return bits.view(torch.float32).neg_().add_(0.)  # no -0
 
 def _lows(keys):
     "The `low` that keys were made of"
