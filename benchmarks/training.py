@@ -28,7 +28,9 @@ def make_trainers(model, tokenizer, questions, config, args):
     "A stock Trainer on windows padded to the full length, and ours"
     ours = ExtractiveTrainer(model, args, questions, None, tokenizer, config)
     columns = [c for c in ours.train_dataset.column_names if c in ("input_ids", "token_type_ids")]
-    pad = lambda rows: tokenizer.pad({c: rows[c] for c in columns}, padding="max_length", max_length=config.max_length)
+    def pad(rows):
+        return dict(tokenizer.pad({c: rows[c] for c in columns}, padding="max_length", max_length=config.max_length),
+                    context_mask=[mask + [0]*(config.max_length - len(mask)) for mask in rows["context_mask"]])
     padded = ours.train_dataset.with_format(None).map(pad, batched=True)
     plain = Plain(model, args, train_dataset=padded, data_collator=default_data_collator)
     plain.remove_callback(type(plain.callback_handler.callbacks[-1]))  # the printer
@@ -75,7 +77,7 @@ def main():
     model, tokenizer = load_reader(options.model)
     precision = best_precision(model.config.hidden_size)
     with tempfile.TemporaryDirectory() as folder:
-        args = training_arguments(folder, epochs=1, batch_size=options.batch_size, precision=precision, evaluates=False, save_strategy="no", disable_tqdm=True)
+        args = training_arguments(folder, epochs=1, batch_size=options.batch_size, precision=precision, evaluates=False, save_strategy="no", disable_tqdm=True, remove_unused_columns=False)
         trainers = make_trainers(model, tokenizer, questions, ExtractiveConfig(options.max_length, options.stride), args)
         difference = loss_difference(trainers)
         times = {name: [] for name in trainers}

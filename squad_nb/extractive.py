@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'RECIPES', 'ExtractiveConfig', 'load_reader', 'LengthGroupedSampler', 'PadCollator', 'training_arguments',
            'EpochReport', 'span_loss', 'row_lengths', 'context_columns', 'has_answers', 'merge', 'check_length',
-           'ExtractiveTrainer', 'last_checkpoint', 'fit_reader', 'untrained_scores']
+           'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold', 'last_checkpoint', 'start_run', 'finish_run',
+           'fit_reader', 'untrained_scores']
 
 # %% ../nbs/22_extractive.ipynb #4c0a13fa
 import json, logging, os, sys, tempfile
@@ -179,16 +180,18 @@ class EpochReport(ProgressCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.training_bar is not None: super().on_train_end(args, state, control, **kwargs)
 
-# %% ../nbs/22_extractive.ipynb #708979c8
+# %% ../nbs/22_extractive.ipynb #8734339e
 def span_loss(
     start_logits: torch.Tensor,    # (batch, length)
     end_logits: torch.Tensor,      # (batch, length)
-    attention_mask: torch.Tensor,  # (batch, length), 0 where padded
+    context_mask: torch.Tensor,    # (batch, length), not 0 where an answer may be
     start_positions: torch.Tensor, # (batch,) first token of the answer; 0 where the window holds none
     end_positions: torch.Tensor,   # (batch,) last token of the answer
 ) -> torch.Tensor:                 # One number
-    "Mean cross entropy of start and end over the tokens that are not padding"
-    logits = torch.stack([start_logits, end_logits]).float().masked_fill(attention_mask == 0, -torch.inf)
+    "Mean cross entropy of start and end over the context and the first token"
+    shut = context_mask == 0
+    shut[:, 0] = False
+    logits = torch.stack([start_logits, end_logits]).float().masked_fill(shut, -torch.inf)
     return F.cross_entropy(logits.flatten(0, 1), torch.cat([start_positions, end_positions]))
 
 # %% ../nbs/22_extractive.ipynb #5fe1c967
@@ -233,42 +236,51 @@ def check_length(
     if positions and config.max_length > positions:
         raise SettingError(f"A window of {config.max_length} tokens does not fit the model's {positions} positions: use --max-length {positions}")
 
-# %% ../nbs/22_extractive.ipynb #d651aaf8
-class ExtractiveTrainer(Trainer):
-    "A `Trainer` that takes questions; `evaluate` returns loss, EM and F1, `predict` returns `Prediction`s"
+# %% ../nbs/22_extractive.ipynb #d86e7f18
+class QuestionTrainer(Trainer):
+    "A `Trainer` that takes questions, not rows; each track says how rows are made and what comes of them"
     def __init__(self,
         model: PreTrainedModel,
         args: TrainingArguments,
-        train_dataset: Dataset | None = None,     # Questions, not windows
-        eval_dataset: Dataset | None = None,      # Questions, not windows
+        train_dataset: Dataset | None = None,     # Questions
+        eval_dataset: Dataset | None = None,      # Questions
         processing_class=None,                    # The fast tokenizer
-        config: ExtractiveConfig | None = None,   # None: as the model was saved, else the defaults
         **kwargs,                                 # As for `Trainer`
+    ):
+        self.questions, self.predictions, self.scores = train_dataset, [], {}
+        rows = None if train_dataset is None else self.training_rows(train_dataset, processing_class)
+        super().__init__(model, args, train_dataset=rows, eval_dataset=eval_dataset, processing_class=processing_class, **kwargs)
+        for noisy in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(noisy)
+        if not args.disable_tqdm: self.add_callback(EpochReport)
+
+    def training_rows(self, questions: Dataset, tokenizer) -> Dataset:
+        "What the collator makes batches of, with `input_ids`"
+        raise NotImplementedError
+
+    def _get_train_sampler(self, train_dataset=None):
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(row_lengths(train_dataset or self.train_dataset), step, self.args.data_seed or self.args.seed)
+
+# %% ../nbs/22_extractive.ipynb #d47f1411
+class ExtractiveTrainer(QuestionTrainer):
+    "Trains a span head; `evaluate` returns loss, EM and F1, `predict` returns `Prediction`s"
+    def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
+        config: ExtractiveConfig | None = None,   # None: as the model was saved, else the defaults
+        **kwargs,                                 # As for `QuestionTrainer`
     ):
         if config is None: config = ExtractiveConfig.of(model) if hasattr(model.config, "squad_nb") else ExtractiveConfig()
         if config.null_threshold is None and train_dataset is not None and is_v2(train_dataset):
             config = replace(config, null_threshold=0.0)  # the data has questions without an answer
         check_length(model, config)
         config.save_in(model)
-        self.settings, self.questions, self._held = config, train_dataset, None
-        train = train_dataset and self.windows(train_dataset, processing_class).remove_columns(["example_id", "offsets"])
-        super().__init__(model, args, train_dataset=train, eval_dataset=eval_dataset, processing_class=processing_class,
-                         data_collator=PadCollator(processing_class.pad_token_id or 0), **kwargs)
-        for noisy in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(noisy)
-        if not args.disable_tqdm: self.add_callback(EpochReport)
+        self.settings, self._held = config, None
+        super().__init__(model, args, train_dataset, eval_dataset, processing_class, data_collator=PadCollator(processing_class.pad_token_id or 0), **kwargs)
 
-    def windows(self, questions, tokenizer=None) -> Dataset:
+    def windows(self, questions: Dataset, tokenizer=None) -> Dataset:
         "The windows of some questions, under this trainer's settings"
         return window_features(questions, tokenizer or self.processing_class, self.settings.max_length, self.settings.stride).with_format("numpy")
 
-    def _get_train_sampler(self, train_dataset=None):
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(row_lengths(train_dataset or self.train_dataset), step, self.args.data_seed or self.args.seed)
-
-    def get_eval_dataloader(self, eval_dataset=None):
-        return super().get_eval_dataloader(self._hold(self.eval_dataset if eval_dataset is None else eval_dataset))
-
-    def get_test_dataloader(self, test_dataset): return super().get_test_dataloader(self._hold(test_dataset))
+    def training_rows(self, questions, tokenizer): return context_columns(self.windows(questions, tokenizer))
 
     def _hold(self, questions) -> Dataset:
         "Windows longest first, so that a batch hardly pads and too little memory shows at once"
@@ -277,21 +289,24 @@ class ExtractiveTrainer(Trainer):
         self._held = questions, windows, np.argsort(order)
         return context_columns(windows).select(order)
 
+    def get_eval_dataloader(self, eval_dataset=None): return super().get_eval_dataloader(self._hold(self.eval_dataset if eval_dataset is None else eval_dataset))
+    def get_test_dataloader(self, test_dataset): return super().get_test_dataloader(self._hold(test_dataset))
+
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = [*dict.fromkeys([*self._signature_columns, "context_mask"])]  # not dropped as unknown to the model
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        positions = inputs.pop("start_positions"), inputs.pop("end_positions")
+        labels = [inputs.pop(name) for name in ("context_mask", "start_positions", "end_positions")]
         out = model(**inputs)
-        loss = span_loss(out.start_logits, out.end_logits, inputs["attention_mask"], *positions)
+        loss = span_loss(out.start_logits, out.end_logits, *labels)
         return (loss, out) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        context = inputs.pop("context_mask").bool()
         inputs = self._prepare_inputs(inputs)
+        context = inputs["context_mask"].bool()
         with torch.no_grad(), self.compute_loss_context_manager(): loss, out = self.compute_loss(model, inputs, return_outputs=True)
-        top = top_spans(out.start_logits.float(), out.end_logits.float(), context.to(out.start_logits.device), self.settings.n_best, self.settings.max_answer_length)
+        top = top_spans(out.start_logits.float(), out.end_logits.float(), context, self.settings.n_best, self.settings.max_answer_length)
         return loss.detach(), tuple(top), None
 
     def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -302,14 +317,18 @@ class ExtractiveTrainer(Trainer):
         scores = {f"{metric_key_prefix}_{k}": v for k, v in squad_metrics(self.predictions, questions).items()} if has_answers(questions) else {}
         return EvalLoopOutput(self.predictions, None, out.metrics | scores, len(questions))
 
-    def tune_null_threshold(self, questions: Dataset) -> NullThreshold:
-        "Find the no-answer threshold of best F1 on questions that are neither trained on nor reported, and keep it with the model"
-        tuned = best_null_threshold(self.predict(questions).predictions, questions)
-        self.settings = replace(self.settings, null_threshold=tuned.threshold)
-        self.settings.save_in(self.model)
-        return tuned
+# %% ../nbs/22_extractive.ipynb #61f63663
+def tune_null_threshold(
+    trainer: ExtractiveTrainer,
+    questions: Dataset, # Neither trained on nor reported
+) -> NullThreshold:
+    "Find the no-answer threshold of best F1, and keep it with the model"
+    tuned = best_null_threshold(trainer.predict(questions).predictions, questions)
+    trainer.settings = replace(trainer.settings, null_threshold=tuned.threshold)
+    trainer.settings.save_in(trainer.model)
+    return tuned
 
-# %% ../nbs/22_extractive.ipynb #8e10bcb2
+# %% ../nbs/22_extractive.ipynb #d2c705af
 def last_checkpoint(
     output: str | Path, # Folder of a run
 ) -> Path | None:       # The newest checkpoint that is whole
@@ -317,7 +336,32 @@ def last_checkpoint(
     whole = [c for c in Path(output).glob("checkpoint-*") if (c/"trainer_state.json").exists() and (c/"model.safetensors").exists()]
     return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
 
-# %% ../nbs/22_extractive.ipynb #0800bf3a
+def start_run(
+    output: str | Path, # Folder of the run
+    resume: bool,       # Go on from the last whole checkpoint
+    force: bool,        # Write into a folder that holds something
+) -> str | None:        # The checkpoint to go on from
+    "Claim the folder of a run; raises `OutputError` when it is in use, or holds nothing to go on from"
+    if resume:
+        if checkpoint := last_checkpoint(output): return str(checkpoint)
+        raise OutputError(f"{output} holds no checkpoint to go on from: train without --resume")
+    if int(os.environ.get("RANK", 0)) == 0: claim_folder(output, force)  # of several processes the first
+
+def finish_run(
+    trainer: QuestionTrainer, # Trained, with `settings`, `scores` and `predictions`
+    model: str | Path,        # As it was asked for
+    output: str | Path,
+) -> None:
+    "Save the model; predictions.json, {id: text}; and run.json: what was run and how each epoch scored"
+    trainer.save_model(output)
+    if not trainer.is_world_process_zero(): return
+    output, settings = Path(output), trainer.model.config.squad_nb
+    if trainer.scores: write_json(output/"predictions.json", {p.id: p.text for p in trainer.predictions})
+    keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
+    write_json(output/"run.json", dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep},
+                                       scores=trainer.scores, history=[h for h in trainer.state.log_history if "eval_loss" in h]))
+
+# %% ../nbs/22_extractive.ipynb #92af6f16
 def fit_reader(
     model: str | Path,                       # A folder, a hub name, or a model of the package
     train: Dataset,                          # Questions to learn from
@@ -332,34 +376,17 @@ def fit_reader(
 ) -> ExtractiveTrainer:                      # With `predictions` and `scores` of the best checkpoint
     "Train, keep the best, and leave a folder that answers; raises `OutputError`, `ModelError`, `SettingError` or `DataError`"
     if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
-    first_process = int(os.environ.get("RANK", 0)) == 0
-    checkpoint = last_checkpoint(output) if resume else None
-    if resume and checkpoint is None: raise OutputError(f"{output} holds no checkpoint to go on from: train without --resume")
-    if first_process and not resume: claim_folder(output, force)
+    checkpoint = start_run(output, resume, force)
     seed_everything(settings.get("seed", 0))  # a new head is random
     reader, tokenizer = load_reader(model)
     if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(reader.config, "hidden_size", None))
-    args = training_arguments(output, evaluates=test is not None, **settings)
     stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
-    trainer = ExtractiveTrainer(reader, args, train, test, tokenizer, config, callbacks=stop)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if tune is not None and trainer.settings.null_threshold is not None: trainer.tune_null_threshold(tune)
-    trainer.scores = {} if test is None else {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items()}
-    trainer.save_model(output)
-    if first_process: _write_run(trainer, model, output)
+    trainer = ExtractiveTrainer(reader, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, callbacks=stop)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if tune is not None and trainer.settings.null_threshold is not None: tune_null_threshold(trainer, tune)
+    if test is not None: trainer.scores = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items()}
+    finish_run(trainer, model, output)
     return trainer
-
-def _write_run(
-    trainer: ExtractiveTrainer,
-    model: str | Path, # As it was asked for
-    output: str | Path,
-) -> None:
-    "predictions.json, {id: text}, and run.json: what was run and how each epoch scored"
-    output, history = Path(output), [h for h in trainer.state.log_history if "eval_loss" in h]
-    if trainer.scores: write_json(output/"predictions.json", {p.id: p.text for p in trainer.predictions})
-    keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
-    write_json(output/"run.json", dict(track="extractive", model=str(model), questions=len(trainer.questions), settings=asdict(trainer.settings),
-                                       training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores, history=history))
 
 # %% ../nbs/22_extractive.ipynb #b61888f7
 def untrained_scores(
