@@ -53,7 +53,7 @@ def _check_order(segments, branches, layout):
     if (shares & real & (branches == 0) & (segments != 0)).any():
         raise DataError("Branch 0 is the passage that the others share, so it may hold context only: number questions from 1")
 
-# %% ../nbs/31_masks.ipynb #d1484ed5
+# %% ../nbs/31_masks.ipynb #b8595f8d
 def attention_mask(
     segments,                          # (..., L) integers: 0 context, 1 question, 2 cue and answer, -1 padding
     mask_mode: str = "causal",         # "causal" or "prefix"
@@ -63,16 +63,20 @@ def attention_mask(
     "Who may look at whom; raises `DataError` for rows that are not of the layout, `SettingError` where a context cannot be shared"
     _check_names(mask_mode, layout)
     segments, branches = _read(segments, branches)
-    if (branches > 0).any(): check_sharing(mask_mode, layout)
-    if mask_mode == "prefix" or (branches > 0).any(): _check_order(segments, branches, layout)
-    def pairs(x): return x[..., :, None], x[..., None, :]
+    shares = bool((branches > 0).any())
+    if shares: check_sharing(mask_mode, layout)
+    if shares or mask_mode == "prefix": _check_order(segments, branches, layout)
     places, real = torch.arange(segments.shape[-1], device=segments.device), segments >= 0
-    (i, j), (mine, theirs), (own, other) = pairs(places), pairs(real), pairs(branches)
-    seen = j <= i
+    seen = places[:, None] >= places
     if mask_mode == "prefix":
-        group, another = pairs(_look_up(GROUPS[layout], segments))
-        seen = seen | (group == another) & (group >= 0)
-    return seen & mine & theirs & ((other == 0) | (other == own)) | (i == j)
+        group = _look_up(GROUPS[layout], segments).to(torch.int8)  # all (..., L, L) arrays are made of bytes and changed in place: they are large
+        seen = (group.where(group >= 0, -2)[..., :, None] == group[..., None, :]).logical_or_(seen)
+    else: seen = seen.expand(*segments.shape, -1).clone()
+    if shares:
+        branch = branches.to(torch.int16)
+        seen.logical_and_((branch[..., :, None] == branch[..., None, :]).logical_or_((branch == 0)[..., None, :]))
+    seen.logical_and_(real[..., :, None]).logical_and_(real[..., None, :]).diagonal(dim1=-2, dim2=-1).fill_(True)
+    return seen
 
 def check_sharing(
     mask_mode: str, # "causal" or "prefix"
