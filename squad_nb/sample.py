@@ -6,11 +6,10 @@
 __all__ = ['SYLLABLES', 'WORLD', 'STRAY', 'TINY_MODELS', 'encyclopedia', 'invent_name', 'invent_passage', 'generate_squad',
            'position_baseline', 'overlap_baseline', 'tiny_model']
 
-# %% ../nbs/01_sample.ipynb #5a992dd8
+# %% ../nbs/01_sample.ipynb #35f8c5b9
 import json, random, re, zlib
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -182,8 +181,8 @@ def _gold(
     answers = row["answers"]
     return (answers["text"] if isinstance(answers, dict) else [a["text"] for a in answers])[0]
 
-# %% ../nbs/01_sample.ipynb #c481f49b
-TINY_MODELS = ("tiny-bert",)
+# %% ../nbs/01_sample.ipynb #50e59943
+TINY_MODELS = ("tiny-bert", "tiny-gpt2")
 
 def tiny_model(
     name: str = "tiny-bert", # One of `TINY_MODELS`
