@@ -23,3 +23,13 @@ def test_spans():
 def test_training():
     figures = run("training.py", "--model", "tiny-bert", "--data", "sample", "--limit", 24, "--repeats", 1)
     assert figures["windows"] > 0 and figures["loss_difference"] < 1e-4
+
+
+def test_generative_training():
+    from squad_nb.sample import tiny_model
+    figures = run("generative.py", "--data", "sample", "--tokenizer", tiny_model("tiny-gpt2"), "--limit", 8, "--layers", 1, "--batch-size", 4, "--threads", 1)
+    assert figures["loss_spread"] < 1e-4 and set(figures["ratios"]) == {"shared_to_plain", "shared_to_dynamic", "unshared_to_plain"}
+
+
+def test_generative_answers():
+    assert run("generative.py", "--data", "sample", "--model", "tiny-gpt2", "--limit", 8, "--threads", 1)["different_answers"] == []
