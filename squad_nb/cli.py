@@ -325,7 +325,7 @@ def compare(
     typer.echo(json.dumps(found.to_dict()) if as_json else repr(found))
     if table: _saved(table, lambda part: found.disagreements.to_csv(part, index=False))
 
-# %% ../nbs/52_cli.ipynb #2d755a76
+# %% ../nbs/52_cli.ipynb #b2d3a467
 def _table(rows: list[tuple]) -> None:
     "Name, EM and F1 in columns"
     typer.echo(f"{'':40}{'EM':>7}{'F1':>7}")
@@ -361,10 +361,13 @@ def demo(
               "tiny-bert before training": untrained_scores("tiny-bert", test, windows),
               "tiny-gpt2 before training": squad_metrics(generate_answers(*load_writer("tiny-gpt2"), test, "causal", prompts), test)}
     say(f"{len(train)} questions to train on, {len(test)} on other names to score on")
-    trained = {"tiny-bert, extractive": fit_reader("tiny-bert", train, test, output/"extractive", windows, **how)}
-    for mask in ("causal", "prefix"): trained[f"tiny-gpt2, {mask} mask"] = fit_writer("tiny-gpt2", train, test, output/mask, prompts, mask, generate=200, **how | dict(epochs=2*epochs))  # as fast as half of them, its passages being shared
+    trained, names = {}, ("tiny-bert, extractive", "tiny-gpt2, causal mask", "tiny-gpt2, prefix mask")
+    for name, mask in zip(names, (None, "causal", "prefix")):
+        say(f"\n{name}")
+        if mask is None: trained[name] = fit_reader("tiny-bert", train, test, output/"extractive", windows, **how)
+        else: trained[name] = fit_writer("tiny-gpt2", train, test, output/mask, prompts, mask, generate=200, **how | dict(epochs=2*epochs))  # as fast as half of them, its passages being shared
     scores |= {name: trainer.scores for name, trainer in trained.items()}
-    writer = trained["tiny-gpt2, prefix mask"]
+    writer = trained[names[2]]
     scores["  the same, asked with the causal mask"] = squad_metrics(generate_answers(writer.model, writer.processing_class, test, "causal", override=True), test)
     scores = {name: {k: figures[k] for k in ("exact_match", "f1")} for name, figures in scores.items()}
     if as_json: typer.echo(json.dumps({name.strip(): figures for name, figures in scores.items()}))
