@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'load_writer', 'answer_losses', 'GenerativeTrainer', 'fit_writer']
 
-# %% ../nbs/34_generative.ipynb #70d65f9b
+# %% ../nbs/34_generative.ipynb #325dd035
 from copy import copy
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PreTrained
 from transformers.trainer_utils import EvalLoopOutput
 
 from .batching import PromptCollator, pack_shared
-from .core import ModelError, best_precision, seed_everything
+from .core import ModelError, SettingError, best_precision, seed_everything
 from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, start_run, training_arguments
 from .generate import Answers, choose_settings, generate_answers, only_at, save_settings
 from .masks import check_attention, check_sharing
@@ -49,7 +49,7 @@ def answer_losses(
     with only_at(model, learned): logits = model(**inputs, use_cache=False).logits[0]
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch["labels"][learned], reduction="none"), learned.nonzero()[:, 0]
 
-# %% ../nbs/34_generative.ipynb #de1df904
+# %% ../nbs/34_generative.ipynb #d5f0403d
 class GenerativeTrainer(QuestionTrainer):
     "Trains a language model to write answers; `evaluate` returns loss, EM, F1 and stop rate, `predict` returns `Prediction`s"
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
@@ -65,6 +65,7 @@ class GenerativeTrainer(QuestionTrainer):
         if share_context: check_sharing(self.mask_mode, self.settings.layout)
         self.share = self.settings.layout == "context_first" if share_context is None else share_context
         self.generate, self.verbatim, self._held = generate, verbatim, None
+        self.positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         save_settings(model, self.settings, self.mask_mode)
         pad = processing_class.eos_token_id if processing_class.pad_token_id is None else processing_class.pad_token_id
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, data_collator=PromptCollator(pad, self.mask_mode, self.settings.layout, dtype=model.dtype), **kwargs)
@@ -73,6 +74,9 @@ class GenerativeTrainer(QuestionTrainer):
     def rows(self, questions: Dataset, tokenizer=None) -> Dataset:
         "The labelled prompts of some questions, those of a passage together if shared"
         features = prompt_features(questions, tokenizer or self.processing_class, self.settings)
+        longest = int(row_lengths(features).max(initial=0))
+        if self.positions and longest > self.positions:
+            raise SettingError(f"The longest sequence has {longest} tokens, but the model only {self.positions} positions: lower max_context_length, to at most {self.settings.max_context_length - longest + self.positions}")
         return pack_shared(features) if self.share else features
 
     def training_rows(self, questions, tokenizer): return self.rows(questions, tokenizer)
