@@ -272,7 +272,7 @@ def generative(
                          precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #c470e56d
+# %% ../nbs/52_cli.ipynb #d9b1f10b
 @app.command()
 @speaks
 def predict(
@@ -282,6 +282,7 @@ def predict(
     question: Annotated[Optional[str], typer.Option(help="Answer one question; needs --context")] = None,
     context: Annotated[Optional[str], typer.Option(help="The passage")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Answers to one question, best first")] = 1,
+    verbatim: Annotated[bool, typer.Option(help="Of a model that writes: only stretches of the passage")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ):
@@ -291,7 +292,7 @@ def predict(
     if data: _free(output, force)
     _quiet()
     from squad_nb.predictor import Predictor
-    reader = Predictor.from_pretrained(model)
+    reader = Predictor.from_pretrained(model, **dict(verbatim=True) if verbatim else {})
     if data:
         said = {p.id: p.text for p in reader.predict(_one_split(data))}
         write_json(output, said)
