@@ -6,10 +6,9 @@
 __all__ = ['Candidate', 'Candidates', 'Prediction', 'SquadNbError', 'DataError', 'ModelError', 'SettingError', 'OutputError',
            'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device', 'best_precision']
 
-# %% ../nbs/00_core.ipynb #a24d314c
+# %% ../nbs/00_core.ipynb #8a9f7e8a
 import json, os, random, tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,20 +41,15 @@ class Candidates(Sequence):
     def __repr__(self): return repr(tuple(self))
     def __reduce__(self): return tuple, (tuple(self),)
 
-# %% ../nbs/00_core.ipynb #77d7d508
-@dataclass(frozen=True, init=False)
-class Prediction:
+# %% ../nbs/00_core.ipynb #8bb98c94
+class Prediction(NamedTuple):
     "The answer to one question: the winning candidate's fields, and all `candidates`, best first"
-    id: str                                   # The question's id
-    text: str                                 # The answer; "" means no answer
-    score: float                              # As in `Candidate`
-    start: int | None = None                  # First character in the context, None when not verbatim or empty
-    end: int | None = None                    # One past the last character
-    candidates: Sequence[Candidate] = ()      # Best first, without overlaps
-
-    def __init__(self, id, text, score, start=None, end=None, candidates=()):
-        # what a frozen dataclass would write here assigns one by one past its own lock, which takes twice as long
-        vars(self).update(id=id, text=text, score=score, start=start, end=end, candidates=candidates)
+    id: str                               # The question's id
+    text: str                             # The answer; "" means no answer
+    score: float                          # As in `Candidate`
+    start: int | None = None              # First character in the context, None when not verbatim or empty
+    end: int | None = None                # One past the last character
+    candidates: Sequence[Candidate] = ()  # Best first, without overlaps
 
     @classmethod
     def from_candidates(cls, id: str, candidates: list[Candidate], winner: int = 0):
@@ -70,7 +64,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data for JSON"
-        return vars(self) | dict(candidates=[c._asdict() for c in self.candidates])
+        return self._asdict() | dict(candidates=[c._asdict() for c in self.candidates])
 
 # %% ../nbs/00_core.ipynb #ccb586b2
 class SquadNbError(Exception):

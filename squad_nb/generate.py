@@ -6,7 +6,7 @@
 __all__ = ['save_settings', 'saved_settings', 'choose_settings', 'only_at', 'Group', 'group_prompts', 'Decoder', 'Written',
            'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'Answers', 'Asked', 'generate_answers']
 
-# %% ../nbs/33_generate.ipynb #21a9f9ea
+# %% ../nbs/33_generate.ipynb #912753c0
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np, torch
+from accelerate.utils import extract_model_from_parallel
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel
@@ -58,7 +60,7 @@ def choose_settings(
     trained = known or (PromptConfig(), "causal")
     return tuple(theirs if ours is None else ours for ours, theirs in zip(said, trained))
 
-# %% ../nbs/33_generate.ipynb #43c755e4
+# %% ../nbs/33_generate.ipynb #5e00db8f
 @contextmanager
 def only_at(
     model: PreTrainedModel,
@@ -68,7 +70,7 @@ def only_at(
     def pick(module, args):
         if args[0].shape[:2] != where.shape: raise ModelError(f"{type(model).__name__} hands its output layer {tuple(args[0].shape[:2])} positions, not {tuple(where.shape)}")
         return (args[0][where.to(args[0].device)][None], *args[1:])
-    hook = model.get_output_embeddings().register_forward_pre_hook(pick)
+    hook = extract_model_from_parallel(model).get_output_embeddings().register_forward_pre_hook(pick)
     try: yield
     finally: hook.remove()
 
@@ -260,7 +262,7 @@ def _span_of(
     ends = [b for b in rule.passage.edges if start < b <= at and not rule.passage.blank(b - 1)]
     return (rule.passage.edges[start], rule.passage.edges[max(ends)]) if ends else None
 
-# %% ../nbs/33_generate.ipynb #a2f02d43
+# %% ../nbs/33_generate.ipynb #20abede2
 class Answers(list):
     "`Prediction`s, and how the model ended them"
     stop_rate: float = 1.0 # Share of answers, over all windows, that ended with end-of-text
@@ -273,6 +275,14 @@ def _batches(groups: list[Group], tokens: int) -> Iterator[list[Group]]:
         yield groups[:n]
         groups = groups[n:]
 
+_obedient = WeakKeyDictionary()  # models that were found to obey masks, and their attention implementation then
+
+def _check_obedience(model: PreTrainedModel) -> None:
+    "`check_attention`, once a model: it costs several forward passes"
+    kind = getattr(getattr(model, "config", None), "_attn_implementation", "")
+    if _obedient.get(model) != kind: check_attention(model)
+    _obedient[model] = kind
+
 def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) -> None:
     "Raise `SettingError` when the longest prompt with its answer has more tokens than the model has positions"
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -281,6 +291,7 @@ def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) 
         raise SettingError(f"The longest prompt has {longest} tokens and its answer up to {config.max_answer_length}, but the model only {positions} positions: lower max_context_length, "
                            f"to at most {positions - longest - config.max_answer_length + config.max_context_length}")
 
+# %% ../nbs/33_generate.ipynb #39c03fb0
 class Asked(NamedTuple):
     "One window of one question"
     question: int # Row of the data set
@@ -302,6 +313,7 @@ def _rules(asked: list[Asked], tokenizer) -> dict[int, SpanRule]:
     passages = {number: Passage(text, spelling_of(tokenizer)) for number, text in passages.items()}
     return {row: SpanRule(passages[a.passage], tokenizer.eos_token_id) for row, a in enumerate(asked)}
 
+# %% ../nbs/33_generate.ipynb #55dd93d7
 def _candidate(asked: Asked, written: Written, rule: SpanRule | None, tokenizer) -> Candidate:
     "An answer with its place, where it stands in the window"
     if rule: span = _span_of(rule)
@@ -321,7 +333,7 @@ def _collect(dataset: Dataset, asked: list[Asked], written: dict[int, Written], 
     answers.stop_rate = sum(w.stopped for w in written.values())/max(len(written), 1)
     return answers
 
-# %% ../nbs/33_generate.ipynb #51744fc1
+# %% ../nbs/33_generate.ipynb #4d8235ef
 def generate_answers(
     model: PreTrainedModel,             # A causal language model
     tokenizer,                          # Its tokenizer, with an end-of-text token
@@ -336,7 +348,7 @@ def generate_answers(
 ) -> Answers:                           # A `Prediction` a question, in order
     "Write the answers. Raises `SettingError` where settings contradict the model's or do not fit it, `ModelError` for a model that cannot do it"
     config, mask_mode = choose_settings(model, config, mask_mode, override)
-    check_attention(model)
+    _check_obedience(model)
     if share_context: check_sharing(mask_mode, config.layout)
     share = config.layout == "context_first" if share_context is None else share_context
     prompts, end = prompt_features(dataset, tokenizer, config, labels=False), tokenizer.eos_token_id

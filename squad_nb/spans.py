@@ -228,7 +228,7 @@ def _winners(table, bounds, threshold):
     lead = np.subtract(score[null_row], score[best], out=np.full(len(low), np.inf), where=best >= 0)
     return np.where((null_row >= 0) & (lead > threshold) | (best < 0), null_row, best)
 
-# %% ../nbs/21_spans.ipynb #f1c2bcee
+# %% ../nbs/21_spans.ipynb #db600cb9
 def _predictions(dataset, columns, winner, bounds):
     "One prediction a question; `columns` are those of `Candidates`"
     score, start, end = (np.append(columns[i], none)[winner].tolist() for i, none in ((0, -np.inf), (2, -1), (3, -1)))
@@ -236,7 +236,7 @@ def _predictions(dataset, columns, winner, bounds):
     ids, contexts = table["id"].to_pylist(), table["context"].to_pylist()
     texts = [context[a:b] for context, a, b in zip(contexts, start, end)]  # of no answer [-1:-1]
     if min(start, default=0) < 0: start, end = ([None if x < 0 else x for x in places] for places in (start, end))
-    return list(map(Prediction, ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:])))
+    return list(map(Prediction._make, zip(ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:]))))
 
 # %% ../nbs/21_spans.ipynb #d29c1f20
 def merge_spans(
