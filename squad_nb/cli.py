@@ -84,7 +84,7 @@ def _free(path: Path, force: bool) -> Path:
     if path.exists() and not force: raise OutputError(f"{path} is there already and is not overwritten: give another name, or --force")
     return path
 
-# %% ../nbs/52_cli.ipynb #dcde4d1b
+# %% ../nbs/52_cli.ipynb #cbb45ba6
 Csv = Annotated[Optional[Path], typer.Option(help="Write a row a question to this new CSV file")]
 
 def _saved(path: Path, write) -> None:
@@ -121,6 +121,7 @@ def evaluate(
         _saved(table, lambda part: question_table(said, questions).to_csv(part, index=False))
     _show(scores, as_json)
 
+# %% ../nbs/52_cli.ipynb #5e213e2d
 def _evaluate_run(run: Path, data: str, table: Path | None, plot: Path | None, as_json: bool, force: bool) -> None:
     "A row a checkpoint; with `table` a row a question and checkpoint"
     if plot and plot.suffix.lower() not in (".png", ".svg"): raise SettingError(f"--plot writes PNG or SVG, so {plot} should end with .png or .svg")
@@ -326,7 +327,7 @@ def compare(
     typer.echo(json.dumps(found.to_dict()) if as_json else repr(found))
     if table: _saved(table, lambda part: found.disagreements.to_csv(part, index=False))
 
-# %% ../nbs/52_cli.ipynb #b2d3a467
+# %% ../nbs/52_cli.ipynb #7ae1bd8b
 def _table(rows: list[tuple]) -> None:
     "Name, EM and F1 in columns"
     typer.echo(f"{'':40}{'EM':>7}{'F1':>7}")
@@ -337,6 +338,7 @@ def _next_free(folder: Path) -> Path:
     names = (folder.with_name(f"{folder.name}-{i}") if i > 1 else folder for i in range(1, 10_000))
     return next(path for path in names if not path.exists())
 
+# %% ../nbs/52_cli.ipynb #ea606bda
 @app.command()
 @speaks
 def demo(
@@ -374,6 +376,7 @@ def demo(
     if as_json: typer.echo(json.dumps({name.strip(): figures for name, figures in scores.items()}))
     else: _tell(scores, trained, test, output)
 
+# %% ../nbs/52_cli.ipynb #ff3adc36
 def _tell(scores: dict, trained: dict, test, output: Path) -> None:
     "The demo's closing words"
     typer.echo("\nQuestions about an invented world; no name of the test occurs in training")

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['Reader', 'Writer', 'track_of', 'Predictor']
 
-# %% ../nbs/40_predictor.ipynb #4be8cdec
+# %% ../nbs/40_predictor.ipynb #02403148
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, torch
@@ -69,7 +68,7 @@ class Writer:
     def predict(self, questions: Dataset) -> list[Prediction]:
         return generate_answers(self.model, self.tokenizer, questions, verbatim=self.verbatim, batch_tokens=self.batch_tokens)
 
-# %% ../nbs/40_predictor.ipynb #f5953073
+# %% ../nbs/40_predictor.ipynb #8d9b349a
 def track_of(
     folder: str | Path, # A model's
 ) -> str:               # "extractive" or "generative"; "" where squad_nb did not train it
@@ -77,6 +76,7 @@ def track_of(
     try: return (json.loads((Path(folder)/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}).get("track", "")
     except (OSError, ValueError, AttributeError): return ""  # loading says what is wrong
 
+# %% ../nbs/40_predictor.ipynb #aac3ada8
 class Predictor:
     "Answers questions with a model folder of either track; make one with `Predictor.from_pretrained`"
     def __init__(self,
@@ -118,4 +118,4 @@ class Predictor:
         if not isinstance(context, str): raise DataError(f"The context must be text, not {type(context).__name__}")
         row = dict(id="0", title="", context=context, question=question, answers=dict(text=[], answer_start=[]))
         best = self.predict(Dataset.from_list([row], features=SCHEMA))[0]
-        return best if top_k == 1 else [replace(best, text=c.text, score=c.score, start=c.start, end=c.end) for c in best.candidates[:top_k]]
+        return best if top_k == 1 else [best._replace(text=c.text, score=c.score, start=c.start, end=c.end) for c in best.candidates[:top_k]]
