@@ -9,7 +9,7 @@ __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'Train
            'predict', 'compare', 'demo', 'main']
 
 # %% ../nbs/52_cli.ipynb #5638db3e
-import functools, json
+import functools, json, os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
@@ -218,11 +218,12 @@ def _chosen(recipes: dict, recipe: str | None, said: dict, models: str) -> dict:
 
 def _trained(trainer, output: Path, as_json: bool) -> None:
     "Where the model is, and how well it does"
+    if not trainer.is_world_process_zero(): return
     say(f"The model is in {output}; ask it: squad_nb predict --model {output} --question '…' --context '…'")
     _show({k: v for k, v in trainer.scores.items() if not k.startswith(("runtime", "samples", "steps", "epoch"))}, as_json)
 
 def _announce(train, test) -> None:
-    say(f"{len(train)} questions to train on, {len(test) if test else 'none'} to score on")
+    if int(os.environ.get("RANK", 0)) == 0: say(f"{len(train)} questions to train on, {len(test) if test else 'none'} to score on")
 
 # %% ../nbs/52_cli.ipynb #17f52832
 @train_app.command()

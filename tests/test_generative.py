@@ -119,6 +119,16 @@ def test_a_row_that_no_model_has_positions_for_is_refused(tokenizer):
     with pytest.raises(SettingError, match="positions"): generate_answers(model, tokenizer, from_squad_json(generate_squad(1)).map(lambda row: dict(context=row["context"]*9)), config=PromptConfig(max_context_length=500))
 
 
+def test_questions_without_answers_are_answered_and_not_scored(tokenizer, tmp_path):
+    model, _ = load_writer("tiny-gpt2")
+    args = training_arguments(tmp_path, precision="fp32", evaluates=False, disable_tqdm=True)
+    trainer = GenerativeTrainer(model, args, processing_class=tokenizer, config=LAYOUT)
+    known = trainer.predict(questions)
+    unknown = trainer.predict(questions.map(lambda row: dict(answers=dict(text=[], answer_start=[])), features=questions.features))
+    assert unknown.predictions == known.predictions and len(known.predictions) == len(questions)
+    assert {"test_loss", "test_exact_match"} <= known.metrics.keys() and not {"test_loss", "test_exact_match"} & unknown.metrics.keys()
+
+
 def test_lora_trains_only_its_own_weights_and_answers_when_merged(tokenizer, tmp_path):
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
     model, _ = load_writer("tiny-gpt2")
