@@ -7,6 +7,8 @@ PYTHON ?= python3 python3.11 python3.12 python3.13
 # two notebooks run side by side. Every worker imports torch for itself, so more of them pay only where there are more cores.
 JOBS   ?= 2
 FLAGS  ?=
+# smalldocs is a Python package and installs with the rest; quarto is a program of its own. Both make the site of _quarto.yml
+BUILDER ?= smalldocs
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help install demo test notebooks readme docs clean
@@ -16,7 +18,7 @@ help:
 	@echo "make test       test every notebook cell and tests/ (JOBS=0: in one process; FLAGS='slow cuda': these cells as well)"
 	@echo "make notebooks  export, run every notebook and save its outputs, clean"
 	@echo "make readme     README.md from nbs/index.ipynb, addresses from settings.ini"
-	@echo "make docs       the documentation site in _docs; needs Quarto"
+	@echo "make docs       the documentation site in _docs, every link and anchor checked (BUILDER=quarto: as it is published)"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
 
 $(READY): settings.ini setup.py pyproject.toml constraints.txt
@@ -48,7 +50,8 @@ readme: $(READY)
 	$(BIN)/python tools/readme.py
 
 docs: readme
-	$(BIN)/nbdev_docs
+	$(BIN)/python tools/docs.py --with $(BUILDER)
+	$(BIN)/python tools/site_links.py
 
 clean:
 	rm -rf build dist *.egg-info _proc _docs .pytest_cache nbs/nbdev.yml
