@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'TrainData', 'Output', 'EvalData', 'TestArticles',
-           'TuneArticles', 'Limit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision', 'Schedule',
-           'Patience', 'Seed', 'Resume', 'Side', 'speaks', 'say', 'evaluate', 'lint', 'extractive', 'generative',
-           'predict', 'compare', 'demo', 'main']
+           'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
+           'Schedule', 'Patience', 'Seed', 'Resume', 'Side', 'speaks', 'say', 'evaluate', 'lint', 'extractive',
+           'generative', 'predict', 'compare', 'demo', 'main']
 
 # %% ../nbs/52_cli.ipynb #5638db3e
 import functools, json, os
@@ -173,7 +173,7 @@ def _tokenizer(model: str):
     except (OSError, ValueError) as e: raise ModelError(f"Cannot load a tokenizer from {model}: {str(e).splitlines()[0]}") from e
 
 # %% ../nbs/52_cli.ipynb #855016e7
-def _splits(data: str, eval_data: str | None, test_articles: int, tune_articles: int, limit: int | None, seed: int):
+def _splits(data: str, eval_data: str | None, test_articles: int, tune_articles: int, limit: int | None, eval_limit: int | None, seed: int, passages: bool):
     "The questions to learn from, those to score on and those to tune the threshold on (None: not given)"
     from squad_nb.squad import load_squad, split_by_article, take
     if eval_data and test_articles: raise SettingError("Give either --eval-data or --test-articles, not both")
@@ -182,7 +182,7 @@ def _splits(data: str, eval_data: str | None, test_articles: int, tune_articles:
     if eval_data: test = _one_split(eval_data)
     if test_articles: train, test = split_by_article(train, test_articles)
     train, tune = split_by_article(train, tune_articles) if tune_articles else (train, None)
-    return take(train, limit, seed), test, tune
+    return take(train, limit, seed, passages), take(test, eval_limit, 0, passages=True) if test is not None else None, tune
 
 def _given(**options) -> dict:
     "Those that were said"
@@ -194,7 +194,8 @@ Output = Annotated[Path, typer.Option(help="New folder for the model, its checkp
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
 TestArticles = Annotated[int, typer.Option(min=0, help="Hold the last N articles of --data out and score on them")]
 TuneArticles = Annotated[int, typer.Option(min=0, help="Hold N more articles out to tune the no-answer threshold on")]
-Limit = Annotated[Optional[int], typer.Option(min=1, help="Train on N questions, drawn with --seed")]
+Limit = Annotated[Optional[int], typer.Option(min=1, help="Train on N questions, drawn with --seed; for a model that writes, whole passages")]
+EvalLimit = Annotated[Optional[int], typer.Option(min=1, help="Score on N questions, whole passages, the same for every --seed")]
 Epochs = Annotated[Optional[float], typer.Option(min=0, help="[default: 2]")]
 Rate = Annotated[Optional[float], typer.Option(min=0, help="[default: 5e-5]")]
 BatchSize = Annotated[Optional[int], typer.Option(min=1, help="A device and step: windows, or questions where answers are written  [default: 16]")]
@@ -229,7 +230,7 @@ def _announce(train, test) -> None:
 @train_app.command()
 @speaks
 def extractive(
-    model: Model = None, data: TrainData = None, output: Output = Path("runs/extractive"), eval_data: EvalData = None, test_articles: TestArticles = 0, tune_articles: TuneArticles = 0, limit: Limit = None,
+    model: Model = None, data: TrainData = None, output: Output = Path("runs/extractive"), eval_data: EvalData = None, test_articles: TestArticles = 0, tune_articles: TuneArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
     recipe: Annotated[Optional[str], typer.Option(help="distilbert-squad: the published recipe to the letter")] = None,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens in a window  [default: 384]")] = None, stride: Stride = None,
@@ -241,7 +242,7 @@ def extractive(
     chosen = _chosen(RECIPES, recipe, said, "tiny-bert")
     config = replace(chosen.pop("config", ExtractiveConfig()), **_given(max_length=max_length, stride=stride))
     _quiet()
-    train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, seed)
+    train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=False)
     _announce(train, test)
     trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
     _trained(trainer, output, as_json)
@@ -250,7 +251,7 @@ def extractive(
 @train_app.command()
 @speaks
 def generative(
-    model: Model = None, data: TrainData = None, output: Output = Path("runs/generative"), eval_data: EvalData = None, test_articles: TestArticles = 0, limit: Limit = None,
+    model: Model = None, data: TrainData = None, output: Output = Path("runs/generative"), eval_data: EvalData = None, test_articles: TestArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
     recipe: Annotated[Optional[str], typer.Option(help="gpt2-squad: the published recipe to the letter")] = None,
     mask_mode: Annotated[Optional[str], typer.Option(help="causal, or prefix: question and passage are read both ways  [default: causal]")] = None,
     layout: Annotated[Optional[str], typer.Option(help="question_first, or context_first: the questions of a passage share it, several times faster  [default: question_first]")] = None,
@@ -268,7 +269,7 @@ def generative(
     chosen = _chosen(RECIPES, recipe, said, "tiny-gpt2")
     config = replace(chosen.pop("config", PromptConfig()), **_given(layout=layout, max_context_length=max_context_length, stride=stride))
     _quiet()
-    train, test, _ = _splits(chosen.pop("data"), eval_data, test_articles, 0, limit, seed)
+    train, test, _ = _splits(chosen.pop("data"), eval_data, test_articles, 0, limit, eval_limit, seed, passages=True)
     _announce(train, test)
     trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience,
                          precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)

@@ -134,18 +134,23 @@ def split_by_article(
     is_test = np.isin(titles, names[-n_test:])
     return dataset.select(np.flatnonzero(~is_test)), dataset.select(np.flatnonzero(is_test))
 
-# %% ../nbs/10_squad.ipynb #4361bfb2
+# %% ../nbs/10_squad.ipynb #42db948d
 def take(
     dataset: Dataset,        # Any data set
     limit: int | None,       # Questions to keep at most; None = all
     seed: int | None = None, # Draw with this seed; None = the first ones
+    passages: bool = False,  # Draw whole passages, the last cut where the limit is reached
 ) -> Dataset:
     "At most `limit` questions in their order: the first, or drawn with a seed; raises `SettingError` for a limit below 1"
     if limit is None: return dataset
     if limit < 1: raise SettingError(f"A limit of {limit} leaves no question; give 1 or more")
     if limit >= len(dataset): return dataset
     if seed is None: return dataset.select(range(limit))
-    return dataset.select(np.sort(np.random.default_rng(seed).choice(len(dataset), limit, replace=False)))
+    rng = np.random.default_rng(seed)
+    if not passages: return dataset.select(np.sort(rng.choice(len(dataset), limit, replace=False)))
+    _, passage = np.unique(np.array(dataset["context"][:], dtype=object), return_inverse=True)
+    turn = rng.permutation(passage.max() + 1)[passage]  # when each question's passage is drawn
+    return dataset.select(np.sort(np.argsort(turn, kind="stable")[:limit]))
 
 # %% ../nbs/10_squad.ipynb #075082c8
 HUB_NAMES = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
