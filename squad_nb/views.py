@@ -89,12 +89,12 @@ _BASE = _style("""
 @media print { & { color-scheme: light; print-color-adjust: exact; -webkit-print-color-adjust: exact; break-inside: avoid; } & .sqv-say { display: none; } }
 """)
 
-# %% ../nbs/02_views.ipynb #9e348a04
+# %% ../nbs/02_views.ipynb #52cf00f8
 _POINT = """
 (() => { for (const root of document.querySelectorAll(".sqv-point:not([data-ready])")) {
   root.dataset.ready = "";
-  const out = root.querySelector(".sqv-say"), hint = out.textContent, all = s => [...root.querySelectorAll(s)];
-  const tell = text => out.replaceChildren(...text.split(/[\\u2068\\u2069]/).map((part, i) => i % 2 ? Object.assign(document.createElement("bdi"), {textContent: part}) : part));
+  const out = root.querySelector(".sqv-say"), hint = out ? out.textContent : "", all = s => [...root.querySelectorAll(s)];
+  const tell = text => out && out.replaceChildren(...text.split(/[\\u2068\\u2069]/).map((part, i) => i % 2 ? Object.assign(document.createElement("bdi"), {textContent: part}) : part));
   const pick = item => {
     for (const e of all(".sqv-lit, .sqv-on")) { e.classList.remove("sqv-lit", "sqv-on"); if (e.role == "option") e.ariaSelected = "false"; }
     delete root.dataset.dim;
@@ -499,12 +499,12 @@ _GRID = r"""
 } })();
 """.strip()
 
-# %% ../nbs/02_views.ipynb #aff26042
+# %% ../nbs/02_views.ipynb #566ed808
 _MASK = _style("""
 & { --shut: light-dark(#eceff3, #262d37); } & .sqv-board { display: flex; flex-wrap: wrap; gap: 12px 20px; align-items: flex-start; } & canvas { display: block; max-width: none; touch-action: manipulation; cursor: crosshair; } & canvas[hidden], & .sqv-probe { display: none; }
 & .sqv-side { flex: 1 1 300px; min-width: 0; } & .sqv-side .sqv-key { margin-top: 0; }
 & .sqv-why { font-weight: 600; } & .sqv-why[data-word=open] { color: var(--h2); } & .sqv-why[data-word=wrong] { color: var(--wrong); }
-& .sqv-tok { display: inline-block; white-space: pre; padding: 0 4px; margin: 1px 2px 1px 0; border-radius: 4px; font-size: 13px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); cursor: pointer; }
+& .sqv-tok { display: inline-block; white-space: pre-wrap; max-width: 100%; padding: 0 4px; margin: 1px 2px 1px 0; border-radius: 4px; font-size: 13px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); cursor: pointer; }
 @media (max-width: 520px) { & .sqv-side { display: contents; } & .sqv-say { order: -1; width: 100%; margin-top: 0; } }
 & .sqv-closed { background: none; border-bottom-color: transparent; color: var(--soft); opacity: .7; } & .sqv-row-is { box-shadow: 0 0 0 2px var(--ink); opacity: 1; } & .sqv-column-is { outline: 2px dashed var(--ink); opacity: 1; }
 """, "mask")
@@ -554,12 +554,12 @@ def _say_label(i: int, tokens, labels, learned, about: list[str]) -> str:
     if i and learned[i - 1] and labels[i - 1] == tokens[i]: said += f" It is itself learned, from the logit of {quoted(_token(tokens[i - 1]))} at place {i - 1}."
     return said
 
-# %% ../nbs/02_views.ipynb #ccbfb7c8
+# %% ../nbs/02_views.ipynb #94d95d50
 _LABELS = _style("""
-& { --shut: transparent; } & .sqv-cells { display: flex; flex-wrap: wrap; gap: 8px 3px; white-space: normal; } & .sqv-cell { display: grid; grid-template-rows: 1.3em 1.7em 1.2em 1.6em; justify-items: center; align-items: center; min-width: 2.4em; padding: 1px 3px; font-size: 13px; }
-& .sqv-cell > :nth-child(2) { white-space: pre; padding: 0 5px; border-radius: 4px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); }
+& { --shut: transparent; } & .sqv-cells { display: flex; flex-wrap: wrap; gap: 8px 3px; white-space: normal; } & .sqv-cell { display: grid; grid-template: 1.3em minmax(1.7em, auto) 1.2em minmax(1.6em, auto) / minmax(0, 1fr); justify-items: center; align-items: center; min-width: 2.4em; max-width: 100%; padding: 1px 3px; font-size: 13px; }
+& .sqv-cell > :nth-child(2) { white-space: pre-wrap; padding: 0 5px; border-radius: 4px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); }
 & .sqv-small { font-size: 11px; color: var(--soft); font-variant-numeric: tabular-nums; } & .sqv-lead { justify-items: end; text-align: end; color: var(--soft); font-size: 11px; } & .sqv-lead > :nth-child(n) { background: none; border: 0; padding: 0; }
-& .sqv-learned { border-radius: 4px; padding: 0 5px; white-space: pre; color: var(--paper); background: var(--h2); font-weight: 600; } & .sqv-learned::before { content: "→ "; opacity: .8; } & .sqv-unread { opacity: .45; } & .sqv-cell.sqv-lit { background: color-mix(in srgb, var(--h2) 20%, transparent); }
+& .sqv-learned { border-radius: 4px; padding: 0 5px; white-space: pre-wrap; color: var(--paper); background: var(--h2); font-weight: 600; } & .sqv-learned::before { content: "→ "; opacity: .8; } & .sqv-unread { opacity: .45; } & .sqv-cell.sqv-lit { background: color-mix(in srgb, var(--h2) 20%, transparent); }
 """, "labels")
 
 def _label_cell(i: int, token: str, label: str, segment: int, bits: str, position, learned: bool, say: str) -> Html:
@@ -671,14 +671,14 @@ def _heat_strip(context: str, cells: list, offsets: Sequence, start_scores: Sequ
         at = cell[1]
     return _strip("Scores", *made, context[at:])
 
-# %% ../nbs/02_views.ipynb #f52519b8
+# %% ../nbs/02_views.ipynb #a8e9b84f
 _PREDICTION = _style("""
 & .sqv-judged { display: inline-block; border-radius: 5px; padding: 1px 8px; font-weight: 600; border: 1.5px solid var(--c); color: var(--c); margin-inline-end: 8px; } & .sqv-good { --c: var(--h2); } & .sqv-part { --c: var(--h1); } & .sqv-bad { --c: var(--wrong); } & .sqv-none { --c: var(--soft); }
 & .sqv-gold { border-bottom: 3px solid var(--gold); padding-bottom: 1px; } & .sqv-said { background: color-mix(in srgb, var(--h0) 26%, transparent); border-radius: 3px; padding-top: 2px; } & .sqv-other { text-decoration: underline dotted 2px var(--soft); text-underline-offset: 4px; } & .sqv-lit { background: color-mix(in srgb, var(--h3) 34%, transparent); }
 & table { border-collapse: collapse; width: 100%; margin: 0; font-size: 14px; display: table; border: 0; } & th, & td { text-align: start; padding: 3px 8px 3px 0; border: 0; border-bottom: 1px solid var(--line); background: none; vertical-align: baseline; max-width: none; } & th { font-size: 12px; font-weight: 500; color: var(--soft); }
 & td.sqv-number, & th.sqv-number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; } & .sqv-tight { white-space: nowrap; } & .sqv-won { font-weight: 650; } & tr.sqv-on { box-shadow: inset 3px 0 0 var(--ink); background: var(--faint); } & .sqv-share { display: inline-block; height: .65em; border-radius: 2px; background: var(--h0); margin-inline-end: 6px; min-width: 1px; }
 & .sqv-heat { --top: color-mix(in srgb, var(--h2) var(--a), transparent); --foot: color-mix(in srgb, var(--h4) var(--b), transparent); background: linear-gradient(var(--top), var(--top)) 0 0/100% 6px no-repeat, linear-gradient(var(--foot), var(--foot)) 0 100%/100% 6px no-repeat; padding: 6px 0; } & .sqv-text { line-height: 1.9; } & [role=listbox].sqv-text { line-height: 2.5; }
-& .sqv-pieces { display: flex; flex-wrap: wrap; gap: 4px; } & .sqv-piece { display: grid; justify-items: center; padding: 2px 6px 0; white-space: pre; background: linear-gradient(0deg, color-mix(in srgb, var(--h0) 30%, transparent) var(--a), var(--faint) var(--a)); font-size: 14px; } & .sqv-piece small { font-size: 11px; color: var(--soft); }
+& .sqv-pieces { display: flex; flex-wrap: wrap; gap: 4px; } & .sqv-piece { display: grid; justify-items: center; padding: 2px 6px 0; max-width: 100%; white-space: pre-wrap; background: linear-gradient(0deg, color-mix(in srgb, var(--h0) 30%, transparent) var(--a), var(--faint) var(--a)); font-size: 14px; } & .sqv-piece small { font-size: 11px; color: var(--soft); }
 @media (max-width: 520px) { & .sqv-wide { display: none; } }
 """, "prediction")
 
@@ -753,7 +753,7 @@ def _marked_passage(context: str, p: Prediction, span: tuple | None, answers: li
         if c.start is not None: marks += [(c.start, c.end, f"c{i}")] + ([(c.start, c.end, "sqv-other")] if (c.start, c.end) != span else [])
     return tag("div", *_marked(context, 0, len(context), marks), cls="sqv-text", dir="auto")
 
-# %% ../nbs/02_views.ipynb #601ab087
+# %% ../nbs/02_views.ipynb #452a4d1f
 def prediction_view(
     context: str,                             # The passage
     prediction: Prediction | Mapping | str,   # Of either track, also as plain data, or the text alone
@@ -782,5 +782,6 @@ def prediction_view(
     tokens = Html(tag("div", "Token by token", cls="sqv-head") + _written_strip(written)) if written else None
     stories = _story_table(context, p, _stories(p, offsets, start_scores, end_scores, max_answer_length))
     key = _key(**({"h0": "predicted"} if span else {}), **({"gold": "accepted"} if known else {}), **({"h2": "start", "h4": "end"} if heat else {}))
-    return View("prediction", "Prediction", tag("div", tag("bdi", question), cls="sqv-ask") if question else None, top, _marked_passage(context, p, span, known, n_best), tokens, _candidate_table(p, n_best), stories, heat, key,
-                _say("Point at a candidate, a window or a token, or move with the arrow keys."), style=_PREDICTION)
+    shown_parts = [part for part in (tokens, _candidate_table(p, n_best), stories, heat) if part]
+    say = [_say("Point at a candidate, a window or a token, or move with the arrow keys.")] if shown_parts else []
+    return View("prediction", "Prediction", tag("div", tag("bdi", question), cls="sqv-ask") if question else None, top, _marked_passage(context, p, span, known, n_best), *shown_parts, key, *say, style=_PREDICTION)
