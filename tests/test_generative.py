@@ -129,6 +129,19 @@ def test_questions_without_answers_are_answered_and_not_scored(tokenizer, tmp_pa
     assert {"test_loss", "test_exact_match"} <= known.metrics.keys() and not {"test_loss", "test_exact_match"} & unknown.metrics.keys()
 
 
+def test_a_gguf_file_can_be_trained_and_saved(smollm2_file, tmp_path):
+    model, tokenizer = load_writer(smollm2_file.parent)
+    args = training_arguments(tmp_path, max_steps=1, warmup_steps=0, batch_size=1, precision="fp32", evaluates=False, save_strategy="no", disable_tqdm=True)
+    before = model.model.layers[0].mlp.up_proj.weight[:8].clone()
+    GenerativeTrainer(model, args, questions.select(range(1)), processing_class=tokenizer, config=LAYOUT).train()
+    assert not torch.equal(model.model.layers[0].mlp.up_proj.weight[:8], before)
+    model.model.layers = model.model.layers[:1]  # little to write
+    model.config.num_hidden_layers, model.config.tie_word_embeddings = 1, True
+    model.save_pretrained(tmp_path/"saved"); tokenizer.save_pretrained(tmp_path/"saved")
+    again, _ = load_writer(tmp_path/"saved")
+    assert torch.equal(again.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.up_proj.weight)
+
+
 def test_lora_trains_only_its_own_weights_and_answers_when_merged(tokenizer, tmp_path):
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
     model, _ = load_writer("tiny-gpt2")
