@@ -6,11 +6,12 @@
 __all__ = ['REASONS', 'Html', 'shown', 'tag', 'quoted', 'View', 'views_page', 'windows_view', 'attention_reasons', 'mask_view',
            'labels_view', 'window_stories', 'prediction_view']
 
-# %% ../nbs/02_views.ipynb #8aa15b74
+# %% ../nbs/02_views.ipynb #c27c7f61
 import base64, hashlib, html, json, os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
+from math import exp, isfinite
 from pathlib import Path
 
 from .core import Candidate, DataError, OutputError, Prediction
@@ -62,7 +63,7 @@ def _windows(numbers: list[int]) -> str:
     "windows 1 and 2"
     return f"window{'s' * (len(numbers) > 1)} {_listed(numbers)}" if numbers else "no window"
 
-# %% ../nbs/02_views.ipynb #e585b734
+# %% ../nbs/02_views.ipynb #8b2e5d9f
 _SITES = dict(dark="[data-bs-theme=dark],.quarto-dark,[data-theme=dark],[data-jp-theme-light=false],.vscode-dark,html[theme=dark]",
               light="[data-bs-theme=light],.quarto-light,[data-theme=light],[data-jp-theme-light=true],.vscode-light,html[theme=light]")
 
@@ -71,18 +72,23 @@ def _style(rules: str, kind: str = "") -> str:
     return "\n".join(line.strip().replace("&", ".sqv.sqv" + f".sqv-{kind}"*bool(kind)) for line in rules.strip().splitlines() if line.strip())
 
 _BASE = _style("""
-& { color-scheme: light dark; --paper: light-dark(#fff, #171b22); --ink: light-dark(#1d2430, #e4e8ee); --soft: light-dark(#5a6474, #a3adbb); --line: light-dark(#dce1e8, #39414d); --faint: light-dark(#f1f3f6, #222831); }
-& { --h0: light-dark(#2f6fbf, #6aa8f2); --h1: light-dark(#c2570c, #f19a56); --h2: light-dark(#2c7d4f, #6cc793); --h3: light-dark(#7c4dbd, #b795ea); --h4: light-dark(#b83280, #ee85bd); --h5: light-dark(#0e7c86, #4fc3cd); }
+& { color-scheme: light dark; --paper: light-dark(#fff, #171b22); --ink: light-dark(#1d2430, #e4e8ee); --soft: light-dark(#5a6474, #a3adbb);
+    --line: light-dark(#dce1e8, #39414d); --faint: light-dark(#f1f3f6, #222831); }
+& { --h0: light-dark(#2f6fbf, #6aa8f2); --h1: light-dark(#c2570c, #f19a56); --h2: light-dark(#2c7d4f, #6cc793); --h3: light-dark(#7c4dbd, #b795ea);
+    --h4: light-dark(#b83280, #ee85bd); --h5: light-dark(#0e7c86, #4fc3cd); }
 & { --s0: var(--h0); --s1: var(--h1); --s2: var(--h2); --s3: light-dark(#98a1ae, #69727f); --gold: light-dark(#d99a00, #f0b93a); --wrong: light-dark(#c22f2f, #f08080); }
 """ + "\n".join(f":is({where}) & {{ color-scheme: {theme}; }}" for theme, where in _SITES.items()) + """
-& { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: var(--ink); background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; margin: 8px 0; max-width: 980px; box-sizing: border-box; text-align: start; overflow-wrap: anywhere; }
+& { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: var(--ink); background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
+    margin: 8px 0; max-width: 980px; box-sizing: border-box; text-align: start; overflow-wrap: anywhere; }
 & *, & *::before { box-sizing: border-box; }
 & .sqv-title { font-weight: 650; font-size: 16px; } & .sqv-sum { color: var(--soft); margin-bottom: 10px; } & .sqv-ask { margin-bottom: 6px; }
 & .sqv-say { min-height: 3.4em; margin-top: 10px; padding: 7px 11px; border-radius: 7px; background: var(--faint); border-inline-start: 3px solid var(--soft); }
-&[data-on] .sqv-say { position: sticky; bottom: 6px; z-index: 1; box-shadow: 0 -3px 10px light-dark(#0001, #0006); } & [data-say] { scroll-margin-bottom: 9em; }
+&[data-on] .sqv-say { position: sticky; bottom: 6px; z-index: 1; box-shadow: 0 -3px 10px light-dark(#0001, #0006); }
+& [data-say] { scroll-margin-bottom: 9em; }
 & .sqv-text { white-space: pre-wrap; unicode-bidi: isolate; margin: 0; }
 & .sqv-head { font-size: 12px; color: var(--soft); margin: 12px 0 4px; }
-& .sqv-key { display: flex; flex-wrap: wrap; gap: 3px 14px; font-size: 12.5px; color: var(--soft); margin-top: 8px; } & .sqv-key i { display: inline-block; width: 1em; height: 1em; border-radius: 3px; vertical-align: -2px; margin-inline-end: 5px; background: var(--c); }
+& .sqv-key { display: flex; flex-wrap: wrap; gap: 3px 14px; font-size: 12.5px; color: var(--soft); margin-top: 8px; }
+& .sqv-key i { display: inline-block; width: 1em; height: 1em; border-radius: 3px; vertical-align: -2px; margin-inline-end: 5px; background: var(--c); }
 & [data-say] { cursor: default; border-radius: 3px; } & :focus-visible { outline: 2px solid var(--h0); outline-offset: 1px; } & .sqv-on { box-shadow: 0 0 0 2px var(--ink); }
 &[data-dim] .sqv-text [role=option][data-in]:not(.sqv-lit) { opacity: .3; }
 @media (max-width: 520px) { & { padding: 11px 11px; } & .sqv-say { min-height: 6.4em; } }
@@ -287,16 +293,24 @@ def _passage_runs(context: str, windows: list, answers: list) -> list:
     def bars(key): return _bars([(lanes[k - 1], (k - 1) % 6) for k in key], max(lanes) + 1)
     return [x for key, children in runs for x in ([tag("span", *children, cls="sqv-run", style=bars(key))] if key else children)]
 
-# %% ../nbs/02_views.ipynb #ee375f18
+# %% ../nbs/02_views.ipynb #bb9249cb
 _WINDOWS = _style("""
 & { --both: light-dark(#eef1f5, #29313c); }
-& .sqv-row { display: grid; grid-template-columns: max-content minmax(60px, 1fr) minmax(9em, 15em); gap: 2px 12px; align-items: center; padding: 3px 6px; } & .sqv-row.sqv-on { background: var(--faint); }
-& .sqv-track { position: relative; height: 14px; border-radius: 4px; background: var(--faint); overflow: hidden; direction: ltr; } & .sqv-track span { position: absolute; top: 0; bottom: 0; }
-& .sqv-bar { background: var(--c); border-radius: 4px; } & .sqv-lap { background: repeating-linear-gradient(45deg, transparent 0 3px, light-dark(#fff9, #0009) 3px 5px); } & .sqv-tick { background: var(--gold); min-width: 3px; outline: 1px solid var(--paper); }
-& .sqv-chip { display: inline-block; font-size: 11px; line-height: 1.45; font-weight: 650; min-width: 1.5em; padding: 0 4px; margin-inline-end: 3px; border-radius: 4px; text-align: center; color: var(--paper); background: var(--c); user-select: none; vertical-align: 1px; }
-& .sqv-text { line-height: calc(1.55em + var(--lanes)*5px + 4px); margin-top: 10px; } & .sqv-run { padding-bottom: calc(var(--lanes)*5px + 1px); }
-& .sqv-gold { background: color-mix(in srgb, var(--gold) 38%, transparent); border-radius: 3px; font-weight: 600; } & .sqv-lost { text-decoration: line-through wavy var(--wrong); }
-& .sqv-taught { font-size: 13.5px; } & .sqv-none { color: var(--soft); }
+& .sqv-row { display: grid; grid-template-columns: max-content minmax(60px, 1fr) minmax(9em, 15em); gap: 2px 12px; align-items: center; padding: 3px 6px; }
+& .sqv-row.sqv-on { background: var(--faint); }
+& .sqv-track { position: relative; height: 14px; border-radius: 4px; background: var(--faint); overflow: hidden; direction: ltr; }
+& .sqv-track span { position: absolute; top: 0; bottom: 0; }
+& .sqv-bar { background: var(--c); border-radius: 4px; }
+& .sqv-lap { background: repeating-linear-gradient(45deg, transparent 0 3px, light-dark(#fff9, #0009) 3px 5px); }
+& .sqv-tick { background: var(--gold); min-width: 3px; outline: 1px solid var(--paper); }
+& .sqv-chip { display: inline-block; font-size: 11px; line-height: 1.45; font-weight: 650; min-width: 1.5em; padding: 0 4px; margin-inline-end: 3px;
+    border-radius: 4px; text-align: center; color: var(--paper); background: var(--c); user-select: none; vertical-align: 1px; }
+& .sqv-text { line-height: calc(1.55em + var(--lanes)*5px + 4px); margin-top: 10px; }
+& .sqv-run { padding-bottom: calc(var(--lanes)*5px + 1px); }
+& .sqv-gold { background: color-mix(in srgb, var(--gold) 38%, transparent); border-radius: 3px; font-weight: 600; }
+& .sqv-lost { text-decoration: line-through wavy var(--wrong); }
+& .sqv-taught { font-size: 13.5px; }
+& .sqv-none { color: var(--soft); }
 @media (max-width: 520px) { & .sqv-row { grid-template-columns: 5.4em 1fr; } & .sqv-taught { grid-column: 2; } }
 """, "windows")
 
@@ -311,7 +325,7 @@ def _row(window: _Window, windows: list, context: str, answers: list) -> Html:
     return tag("div", name, tag("span", *bars, cls="sqv-track"), taught, cls="sqv-row", style=f"--c:var(--h{(window.number - 1) % 6})", role="option", aria_selected="false",
                tabindex=0 if window.number == 1 else -1, data_say=window.say(context, windows, answers), data_lights=f"w{window.number}", data_dims="1")
 
-# %% ../nbs/02_views.ipynb #f783fca2
+# %% ../nbs/02_views.ipynb #8e79bd26
 def _summary(context: str, windows: list, answers: list) -> str:
     "Windows, what they share, and which hold the answer"
     cells = _cells(c for w in windows for c in w.cells)
@@ -333,7 +347,8 @@ def windows_view(
     labels = [None]*len(offsets) if start_positions is None else [(int(a), int(b)) for a, b in zip(start_positions, end_positions)]
     if len(labels) != len(offsets): raise DataError(f"There are {len(offsets)} windows, but labels of {len(labels)}")
     windows, known = [_Window(k, o, label) for k, (o, label) in enumerate(zip(offsets, labels), 1)], _answers(answers)
-    if any(w.span[1] > len(context) for w in windows): raise DataError(f"The windows reach to character {max(w.span[1] for w in windows)}, but the passage has {len(context)}: they are of another passage")
+    reach = max((w.span[1] for w in windows), default=0)
+    if reach > len(context): raise DataError(f"The windows reach to character {reach}, but the passage has {len(context)}: they are of another passage")
     depth = max(_lanes([w.span for w in windows]), default=-1) + 1
     ask = tag("div", tag("bdi", question), *([" → ", tag("b", tag("bdi", known[0][0]))] if known else []), cls="sqv-ask") if question else None
     rows = _strip("Windows", *(_row(w, windows, context, known) for w in windows), cls="sqv-rows")
@@ -342,7 +357,7 @@ def windows_view(
     return View("windows", "Windows", ask, tag("div", _summary(context, windows, known), cls="sqv-sum"), rows, text, key,
                 _say("Point at a window or a token, or move with the arrow keys."), style=_WINDOWS)
 
-# %% ../nbs/02_views.ipynb #a3ff0a4d
+# %% ../nbs/02_views.ipynb #b39b3fe8
 REASONS = {  # whether the cell is open, and why
     "itself": (True, "every token sees itself"),
     "padding itself": (True, "padding sees itself alone, because a softmax over nothing is not a number"),
@@ -365,6 +380,7 @@ REASONS = {  # whether the cell is open, and why
     "right": (False, "it stands to the right"),
 }
 
+# %% ../nbs/02_views.ipynb #fa3bce42
 def attention_reasons(
     segments: Sequence[int],                 # (L,) 0 context, 1 question, 2 cue and answer, -1 padding
     mask_mode: str = "causal",               # "causal" or "prefix"
@@ -407,8 +423,8 @@ def _runs(codes) -> list[int]:
     starts = np.flatnonzero(np.diff(flat, prepend=-1))
     return np.stack([flat[starts], np.diff(np.append(starts, len(flat)))], 1).ravel().tolist()
 
-# %% ../nbs/02_views.ipynb #0bb60999
-_GRID = r"""
+# %% ../nbs/02_views.ipynb #255599d6
+_PAINT = r"""
 (() => { for (const root of document.querySelectorAll(".sqv-mask:not([data-ready])")) {
   root.dataset.ready = "";
   const $ = s => root.querySelector(s), data = JSON.parse($("[data-json]").dataset.json), n = data.segments.length, codes = new Uint8Array(n*n);
@@ -450,6 +466,10 @@ _GRID = r"""
     g.strokeStyle = colours.ink; g.lineWidth = 1; g.strokeRect(margin, y, count*cell, cell); g.strokeRect(x, margin, cell, count*cell);
     g.lineWidth = 2.5; g.strokeRect(x, y, cell, cell);
   };
+"""
+
+# %% ../nbs/02_views.ipynb #aeafc65c
+_GRID = (_PAINT + r"""
   const show = () => {
     if (!colours) paint();
     const scale = devicePixelRatio || 1, room = root.clientWidth - 34, g = big.getContext("2d"), whole = (x, most) => x >= 1/scale ? Math.min(most, Math.floor(x*scale)/scale) : x;
@@ -465,7 +485,8 @@ _GRID = r"""
   };
   const quoted = k => "“\u2068" + words[k].replace(/[\u202a-\u202e\u2066-\u2069]/g, "") + "\u2069”";
   const tell = (where, text) => where.replaceChildren(...text.split(/[\u2068\u2069]/).map((part, i) => i % 2 ? Object.assign(document.createElement("bdi"), {textContent: part}) : part));
-  const named = k => `${quoted(k)} (${names[data.segments[k]] || "padding"}${data.branches && data.branches[k] ? " of branch " + data.branches[k] : ""}${data.positions ? ", position " + data.positions[k] : ""})`;
+  const branch = k => data.branches && data.branches[k] ? " of branch " + data.branches[k] : "", position = k => data.positions ? ", position " + data.positions[k] : "";
+  const named = k => `${quoted(k)} (${names[data.segments[k]] || "padding"}${branch(k)}${position(k)})`;
   const select = (i, j) => {
     if (!n) return;
     const old = row; row = clip(i, n - 1); column = clip(j, n - 1);
@@ -474,7 +495,8 @@ _GRID = r"""
     tell($(".sqv-why"), code & 1 ? `${word}, but by the rules ${ruled ? "open" : "closed"}: ${why}` : `${word}: ${why}`);
     $(".sqv-why").dataset.word = code & 1 ? "wrong" : word;
     let count = 0;
-    chips.forEach((e, k) => { count += isOpen(row, k); e.classList.toggle("sqv-closed", !isOpen(row, k)); e.classList.toggle("sqv-row-is", k == row); e.classList.toggle("sqv-column-is", k == column); });
+    chips.forEach((e, k) => { count += isOpen(row, k); e.classList.toggle("sqv-closed", !isOpen(row, k));
+      e.classList.toggle("sqv-row-is", k == row); e.classList.toggle("sqv-column-is", k == column); });
     if (old != row) tell($(".sqv-sees"), `What ${quoted(row)} sees: ${count} of ${n} tokens`);
     show();
   };
@@ -487,7 +509,8 @@ _GRID = r"""
   big.addEventListener("focus", () => row < 0 && big.matches(":focus-visible") && select(0, 0));
   big.addEventListener("keydown", e => {
     const far = e.shiftKey ? 10 : 1, i = Math.max(row, 0), j = Math.max(column, 0);
-    const to = {ArrowRight: [i, j + far], ArrowLeft: [i, j - far], ArrowDown: [i + far, j], ArrowUp: [i - far, j], Home: [e.ctrlKey ? 0 : i, 0], End: [e.ctrlKey ? n - 1 : i, n - 1], PageDown: [i + 10, j], PageUp: [i - 10, j]}[e.key];
+    const to = {ArrowRight: [i, j + far], ArrowLeft: [i, j - far], ArrowDown: [i + far, j], ArrowUp: [i - far, j],
+      Home: [e.ctrlKey ? 0 : i, 0], End: [e.ctrlKey ? n - 1 : i, n - 1], PageDown: [i + 10, j], PageUp: [i - 10, j]}[e.key];
     if (to) { e.preventDefault(); select(...to); }
   });
   chips.forEach((e, k) => e.addEventListener("click", () => select(k, k)));
@@ -497,18 +520,28 @@ _GRID = r"""
   for (const e of [document.documentElement, document.body]) new MutationObserver(again).observe(e, {attributes: true});
   show();
 } })();
-""".strip()
+""").strip()
 
-# %% ../nbs/02_views.ipynb #566ed808
+# %% ../nbs/02_views.ipynb #98ca9a63
 _MASK = _style("""
-& { --shut: light-dark(#eceff3, #262d37); } & .sqv-board { display: flex; flex-wrap: wrap; gap: 12px 20px; align-items: flex-start; } & canvas { display: block; max-width: none; touch-action: manipulation; cursor: crosshair; } & canvas[hidden], & .sqv-probe { display: none; }
-& .sqv-side { flex: 1 1 300px; min-width: 0; } & .sqv-side .sqv-key { margin-top: 0; }
-& .sqv-why { font-weight: 600; } & .sqv-why[data-word=open] { color: var(--h2); } & .sqv-why[data-word=wrong] { color: var(--wrong); }
-& .sqv-tok { display: inline-block; white-space: pre-wrap; max-width: 100%; padding: 0 4px; margin: 1px 2px 1px 0; border-radius: 4px; font-size: 13px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); cursor: pointer; }
+& { --shut: light-dark(#eceff3, #262d37); }
+& .sqv-board { display: flex; flex-wrap: wrap; gap: 12px 20px; align-items: flex-start; }
+& canvas { display: block; max-width: none; touch-action: manipulation; cursor: crosshair; }
+& canvas[hidden], & .sqv-probe { display: none; }
+& .sqv-side { flex: 1 1 300px; min-width: 0; }
+& .sqv-side .sqv-key { margin-top: 0; }
+& .sqv-why { font-weight: 600; }
+& .sqv-why[data-word=open] { color: var(--h2); }
+& .sqv-why[data-word=wrong] { color: var(--wrong); }
+& .sqv-tok { display: inline-block; white-space: pre-wrap; max-width: 100%; padding: 0 4px; margin: 1px 2px 1px 0; border-radius: 4px; font-size: 13px;
+    background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); cursor: pointer; }
 @media (max-width: 520px) { & .sqv-side { display: contents; } & .sqv-say { order: -1; width: 100%; margin-top: 0; } }
-& .sqv-closed { background: none; border-bottom-color: transparent; color: var(--soft); opacity: .7; } & .sqv-row-is { box-shadow: 0 0 0 2px var(--ink); opacity: 1; } & .sqv-column-is { outline: 2px dashed var(--ink); opacity: 1; }
+& .sqv-closed { background: none; border-bottom-color: transparent; color: var(--soft); opacity: .7; }
+& .sqv-row-is { box-shadow: 0 0 0 2px var(--ink); opacity: 1; }
+& .sqv-column-is { outline: 2px dashed var(--ink); opacity: 1; }
 """, "mask")
 
+# %% ../nbs/02_views.ipynb #a4f8d50e
 def _token(text: str) -> str:
     "A token on one line"
     return shown(text).replace("\n", "⏎").replace("\t", "⇥") or " "
@@ -538,7 +571,8 @@ def mask_view(
     data |= {name: [int(x) for x in column] for name, column in dict(branches=branches, positions=positions).items() if column is not None}
     key = _key(s0="context", s1="question", s2="cue and answer", **(dict(s3="padding") if -1 in data["segments"] else {}), shut="closed", **(dict(wrong="not as ruled") if wrong else {}))
     grid = tag("canvas", "", cls="sqv-grid", tabindex=0, role="application", aria_roledescription="attention mask", aria_label=f"Mask of {n} by {n} cells: arrow keys move, with shift by ten")
-    say = tag("div", tag("div", "Point at a cell, or move with the arrow keys: the row's token looks at the column's.", cls="sqv-who"), tag("div", "", cls="sqv-why"), cls="sqv-say", role="status", aria_live="polite")
+    hint = tag("div", "Point at a cell, or move with the arrow keys: the row's token looks at the column's.", cls="sqv-who")
+    say = tag("div", hint, tag("div", "", cls="sqv-why"), cls="sqv-say", role="status", aria_live="polite")
     text = tag("div", *(tag("bdi", _token(t), cls="sqv-tok", style=_segment(s)) for t, s in zip(tokens, segments)))
     side = tag("div", key, say, tag("div", "The tokens", cls="sqv-head sqv-sees"), text, cls="sqv-side")
     return View("mask", "Attention mask", tag("div", said, cls="sqv-sum"), tag("div", grid, tag("canvas", "", cls="sqv-lens", hidden=True, aria_hidden="true"), side, cls="sqv-board"),
@@ -554,14 +588,24 @@ def _say_label(i: int, tokens, labels, learned, about: list[str]) -> str:
     if i and learned[i - 1] and labels[i - 1] == tokens[i]: said += f" It is itself learned, from the logit of {quoted(_token(tokens[i - 1]))} at place {i - 1}."
     return said
 
-# %% ../nbs/02_views.ipynb #94d95d50
+# %% ../nbs/02_views.ipynb #d3b7f8db
 _LABELS = _style("""
-& { --shut: transparent; } & .sqv-cells { display: flex; flex-wrap: wrap; gap: 8px 3px; white-space: normal; } & .sqv-cell { display: grid; grid-template: 1.3em minmax(1.7em, auto) 1.2em minmax(1.6em, auto) / minmax(0, 1fr); justify-items: center; align-items: center; min-width: 2.4em; max-width: 100%; padding: 1px 3px; font-size: 13px; }
-& .sqv-cell > :nth-child(2) { white-space: pre-wrap; padding: 0 5px; border-radius: 4px; background: color-mix(in srgb, var(--c) 22%, transparent); border-bottom: 2px solid var(--c); }
-& .sqv-small { font-size: 11px; color: var(--soft); font-variant-numeric: tabular-nums; } & .sqv-lead { justify-items: end; text-align: end; color: var(--soft); font-size: 11px; } & .sqv-lead > :nth-child(n) { background: none; border: 0; padding: 0; }
-& .sqv-learned { border-radius: 4px; padding: 0 5px; white-space: pre-wrap; color: var(--paper); background: var(--h2); font-weight: 600; } & .sqv-learned::before { content: "→ "; opacity: .8; } & .sqv-unread { opacity: .45; } & .sqv-cell.sqv-lit { background: color-mix(in srgb, var(--h2) 20%, transparent); }
+& { --shut: transparent; }
+& .sqv-cells { display: flex; flex-wrap: wrap; gap: 8px 3px; white-space: normal; }
+& .sqv-cell { display: grid; grid-template: 1.3em minmax(1.7em, auto) 1.2em minmax(1.6em, auto) / minmax(0, 1fr); justify-items: center;
+    align-items: center; min-width: 2.4em; max-width: 100%; padding: 1px 3px; font-size: 13px; }
+& .sqv-cell > :nth-child(2) { white-space: pre-wrap; padding: 0 5px; border-radius: 4px; background: color-mix(in srgb, var(--c) 22%, transparent);
+    border-bottom: 2px solid var(--c); }
+& .sqv-small { font-size: 11px; color: var(--soft); font-variant-numeric: tabular-nums; }
+& .sqv-lead { justify-items: end; text-align: end; color: var(--soft); font-size: 11px; }
+& .sqv-lead > :nth-child(n) { background: none; border: 0; padding: 0; }
+& .sqv-learned { border-radius: 4px; padding: 0 5px; white-space: pre-wrap; color: var(--paper); background: var(--h2); font-weight: 600; }
+& .sqv-learned::before { content: "→ "; opacity: .8; }
+& .sqv-unread { opacity: .45; }
+& .sqv-cell.sqv-lit { background: color-mix(in srgb, var(--h2) 20%, transparent); }
 """, "labels")
 
+# %% ../nbs/02_views.ipynb #56544109
 def _label_cell(i: int, token: str, label: str, segment: int, bits: str, position, learned: bool, say: str) -> Html:
     "Position, token, masks and label below each other"
     what = tag("bdi", _token(label), cls="sqv-learned") if learned else tag("span", "·", cls="sqv-small")
@@ -585,11 +629,12 @@ def labels_view(
     cells = []
     for i in range(n):
         about = [names[segments[i]], f"position {positions[i]}" if real[i] else "not read"]
-        cells.append(_label_cell(i, tokens[i], labels[i], segments[i], f"{real[i]} {int(labels_mask[i])}", positions[i] if real[i] else None, bool(labels_mask[i]), _say_label(i, tokens, labels, labels_mask, about)))
+        say, bits = _say_label(i, tokens, labels, labels_mask, about), f"{real[i]} {int(labels_mask[i])}"
+        cells.append(_label_cell(i, tokens[i], labels[i], segments[i], bits, positions[i] if real[i] else None, bool(labels_mask[i]), say))
     said = f"{sum(real)} tokens are read and {sum(map(bool, labels_mask))} labels learned."
     lead = tag("span", *(tag("span", name) for name in ("position", "token", "masks", "learned")), cls="sqv-cell sqv-lead", aria_hidden="true")
-    return View("labels", "Labels", tag("div", said, cls="sqv-sum"), _strip("Tokens", lead, *cells, cls="sqv-cells"), _key(s0="context", s1="question", s2="cue and answer", h2="→ what the logit above learns to say", shut="masks: input_mask, labels_mask"),
-                _say("Point at a token, or move with the arrow keys."), style=_LABELS)
+    key = _key(s0="context", s1="question", s2="cue and answer", h2="→ what the logit above learns to say", shut="masks: input_mask, labels_mask")
+    return View("labels", "Labels", tag("div", said, cls="sqv-sum"), _strip("Tokens", lead, *cells, cls="sqv-cells"), key, _say("Point at a token, or move with the arrow keys."), style=_LABELS)
 
 # %% ../nbs/02_views.ipynb #97360d69
 def _prediction(prediction) -> Prediction:
@@ -643,7 +688,7 @@ def window_stories(
         stories.append(story)
     return stories
 
-# %% ../nbs/02_views.ipynb #3d0648c1
+# %% ../nbs/02_views.ipynb #b1e75e86
 def _number(x: float | None) -> str: return "–" if x is None or x != x else f"{x:.2f}".replace("-", "−")
 
 def _heat(cells: list, offsets: Sequence, start_scores: Sequence, end_scores: Sequence) -> list[tuple]: # Start score, its window, end score, its window
@@ -659,26 +704,47 @@ def _heat(cells: list, offsets: Sequence, start_scores: Sequence, end_scores: Se
 
 def _heat_strip(context: str, cells: list, offsets: Sequence, start_scores: Sequence, end_scores: Sequence) -> Html:
     "The passage in the colours of its scores"
-    from math import exp
     heat, spans, made, at = _heat(cells, offsets, start_scores, end_scores), [_Window(k, o, None).span for k, o in enumerate(offsets, 1)], [], 0
     tops = [max((h[i] for h in heat), default=0) for i in (0, 2)]
+    def strength(x, top): return round(100*exp(max(x - top, -20))) if isfinite(x) else 0
     for number, (cell, (x, i, y, j)) in enumerate(zip(cells, heat)):
         made.append(context[at:cell[0]])
-        from_ = f"window {i}" if i == j else f"windows {i} and {j}"
-        say = f"{quoted(context[slice(*cell)])}, context[{cell[0]}:{cell[1]}]: start score {_number(x)}, end score {_number(y)} ({from_})."
-        style = f"--a:{round(100*exp(max(x - tops[0], -20)))}%;--b:{round(100*exp(max(y - tops[1], -20)))}%"
-        made.append(_option(say, context[slice(*cell)], first=not number, cls="sqv-heat", style=style, data_in=" ".join(f"w{k}" for k, (a, b) in enumerate(spans, 1) if a <= cell[0] and cell[1] <= b)))
+        whose = f" ({_windows(sorted({i, j}))})" if i and j else ""
+        say = f"{quoted(context[slice(*cell)])}, context[{cell[0]}:{cell[1]}]: start score {_number(x)}, end score {_number(y)}{whose}."
+        style = f"--a:{strength(x, tops[0])}%;--b:{strength(y, tops[1])}%"
+        seen = " ".join(f"w{k}" for k, (a, b) in enumerate(spans, 1) if a <= cell[0] and cell[1] <= b)
+        made.append(_option(say, context[slice(*cell)], first=not number, cls="sqv-heat", style=style, data_in=seen))
         at = cell[1]
     return _strip("Scores", *made, context[at:])
 
-# %% ../nbs/02_views.ipynb #a8e9b84f
+# %% ../nbs/02_views.ipynb #d6508d81
 _PREDICTION = _style("""
-& .sqv-judged { display: inline-block; border-radius: 5px; padding: 1px 8px; font-weight: 600; border: 1.5px solid var(--c); color: var(--c); margin-inline-end: 8px; } & .sqv-good { --c: var(--h2); } & .sqv-part { --c: var(--h1); } & .sqv-bad { --c: var(--wrong); } & .sqv-none { --c: var(--soft); }
-& .sqv-gold { border-bottom: 3px solid var(--gold); padding-bottom: 1px; } & .sqv-said { background: color-mix(in srgb, var(--h0) 26%, transparent); border-radius: 3px; padding-top: 2px; } & .sqv-other { text-decoration: underline dotted 2px var(--soft); text-underline-offset: 4px; } & .sqv-lit { background: color-mix(in srgb, var(--h3) 34%, transparent); }
-& table { border-collapse: collapse; width: 100%; margin: 0; font-size: 14px; display: table; border: 0; } & th, & td { text-align: start; padding: 3px 8px 3px 0; border: 0; border-bottom: 1px solid var(--line); background: none; vertical-align: baseline; max-width: none; } & th { font-size: 12px; font-weight: 500; color: var(--soft); }
-& td.sqv-number, & th.sqv-number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; } & .sqv-tight { white-space: nowrap; } & .sqv-won { font-weight: 650; } & tr.sqv-on { box-shadow: inset 3px 0 0 var(--ink); background: var(--faint); } & .sqv-share { display: inline-block; height: .65em; border-radius: 2px; background: var(--h0); margin-inline-end: 6px; min-width: 1px; }
-& .sqv-heat { --top: color-mix(in srgb, var(--h2) var(--a), transparent); --foot: color-mix(in srgb, var(--h4) var(--b), transparent); background: linear-gradient(var(--top), var(--top)) 0 0/100% 6px no-repeat, linear-gradient(var(--foot), var(--foot)) 0 100%/100% 6px no-repeat; padding: 6px 0; } & .sqv-text { line-height: 1.9; } & [role=listbox].sqv-text { line-height: 2.5; }
-& .sqv-pieces { display: flex; flex-wrap: wrap; gap: 4px; } & .sqv-piece { display: grid; justify-items: center; padding: 2px 6px 0; max-width: 100%; white-space: pre-wrap; background: linear-gradient(0deg, color-mix(in srgb, var(--h0) 30%, transparent) var(--a), var(--faint) var(--a)); font-size: 14px; } & .sqv-piece small { font-size: 11px; color: var(--soft); }
+& .sqv-judged { display: inline-block; border-radius: 5px; padding: 1px 8px; font-weight: 600; border: 1.5px solid var(--c); color: var(--c); margin-inline-end: 8px; }
+& .sqv-good { --c: var(--h2); }
+& .sqv-part { --c: var(--h1); }
+& .sqv-bad { --c: var(--wrong); }
+& .sqv-none { --c: var(--soft); }
+& .sqv-gold { border-bottom: 3px solid var(--gold); padding-bottom: 1px; }
+& .sqv-said { background: color-mix(in srgb, var(--h0) 26%, transparent); border-radius: 3px; padding-top: 2px; }
+& .sqv-other { text-decoration: underline dotted 2px var(--soft); text-underline-offset: 4px; }
+& .sqv-lit { background: color-mix(in srgb, var(--h3) 34%, transparent); }
+& table { border-collapse: collapse; width: 100%; margin: 0; font-size: 14px; display: table; border: 0; }
+& th, & td { text-align: start; padding: 3px 8px 3px 0; border: 0; border-bottom: 1px solid var(--line); background: none; vertical-align: baseline; max-width: none; }
+& th { font-size: 12px; font-weight: 500; color: var(--soft); }
+& td.sqv-number, & th.sqv-number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
+& .sqv-tight { white-space: nowrap; }
+& .sqv-won { font-weight: 650; }
+& tr.sqv-on { box-shadow: inset 3px 0 0 var(--ink); background: var(--faint); }
+& .sqv-share { display: inline-block; height: .65em; border-radius: 2px; background: var(--h0); margin-inline-end: 6px; min-width: 1px; }
+& .sqv-heat { --top: color-mix(in srgb, var(--h2) var(--a), transparent); --foot: color-mix(in srgb, var(--h4) var(--b), transparent);
+    background: linear-gradient(var(--top), var(--top)) 0 0/100% 6px no-repeat, linear-gradient(var(--foot), var(--foot)) 0 100%/100% 6px no-repeat;
+    padding: 6px 0; }
+& .sqv-text { line-height: 1.9; }
+& [role=listbox].sqv-text { line-height: 2.5; }
+& .sqv-pieces { display: flex; flex-wrap: wrap; gap: 4px; }
+& .sqv-piece { display: grid; justify-items: center; padding: 2px 6px 0; max-width: 100%; white-space: pre-wrap;
+    background: linear-gradient(0deg, color-mix(in srgb, var(--h0) 30%, transparent) var(--a), var(--faint) var(--a)); font-size: 14px; }
+& .sqv-piece small { font-size: 11px; color: var(--soft); }
 @media (max-width: 520px) { & .sqv-wide { display: none; } }
 """, "prediction")
 
@@ -686,12 +752,14 @@ def _table(caption: str, head: list[tuple[str, str]], rows: list[tuple[dict, lis
     "A table whose rows can be pointed at, without empty columns: names and classes of its columns; attributes and cells of its rows"
     used = [i for i in range(len(head)) if any(cells[i] not in ("–", ["–"], "") for _, cells in rows)]
     head, rows = [head[i] for i in used], [(attributes, [cells[i] for i in used]) for attributes, cells in rows]
-    body = [tag("tr", *(tag("td", *(cell if isinstance(cell, list) else [cell]), cls=cls or None) for cell, (_, cls) in zip(cells, head)), tabindex=-1 if i else 0, **attributes) for i, (attributes, cells) in enumerate(rows)]
-    return Html(tag("div", caption, cls="sqv-head") + tag("table", tag("thead", tag("tr", *(tag("th", name, cls=cls or None, scope="col") for name, cls in head))), tag("tbody", *body, data_strip=True), aria_label=f"{caption}: arrow keys move"))
+    def row(cells): return (tag("td", *(cell if isinstance(cell, list) else [cell]), cls=cls or None) for cell, (_, cls) in zip(cells, head))
+    body = tag("tbody", *(tag("tr", *row(cells), tabindex=-1 if i else 0, **attributes) for i, (attributes, cells) in enumerate(rows)), data_strip=True)
+    top = tag("thead", tag("tr", *(tag("th", name, cls=cls or None, scope="col") for name, cls in head)))
+    return Html(tag("div", caption, cls="sqv-head") + tag("table", top, body, aria_label=f"{caption}: arrow keys move"))
 
 def _answer_text(text: str) -> Html: return tag("bdi", text.replace("\n", "⏎")) if text else tag("i", "no answer")
 
-# %% ../nbs/02_views.ipynb #a8277a6c
+# %% ../nbs/02_views.ipynb #102862e6
 def _share(probability: float | None) -> list:
     "A probability as a bar and a number"
     return ["–"] if probability is None else [tag("span", "", cls="sqv-share sqv-wide", style=f"width:{max(0, min(probability, 1))*80:.1f}px"), f"{100*probability:.1f}%"]
@@ -703,13 +771,16 @@ def _candidate_table(p: Prediction, most: int) -> Html | None:
     rows, chosen = [], next((i for i, c in enumerate(p.candidates) if (c.text, c.start) == (p.text, p.start)), None)
     for i, c in enumerate(list(p.candidates)[:most]):
         place = "nowhere in the passage" if c.text and c.start is None else f"context[{_where(c)}]" if c.text else "no answer"
-        say = f"Candidate {i + 1}, {quoted(c.text)}, {place}: score {_number(c.score)}{f', probability {100*c.probability:.1f}%' if c.probability is not None else ''}{f', from window {c.window + 1}' if c.window is not None else ''}{'. It was chosen' if i == chosen else ''}."
+        say = f"Candidate {i + 1}, {quoted(c.text)}, {place}: score {_number(c.score)}"
+        if c.probability is not None: say += f", probability {100*c.probability:.1f}%"
+        if c.window is not None: say += f", from window {c.window + 1}"
+        say += ". It was chosen." if i == chosen else "."
         attributes = dict(data_say=say, data_lights=f"c{i}" if c.start is not None else None, cls="sqv-won" if i == chosen else None)
         rows.append((attributes, [str(i + 1), _answer_text(c.text), _share(c.probability), _number(c.score), _where(c), "" if c.window is None else str(c.window + 1)]))
     head = [("", "sqv-number"), ("candidate", ""), ("probability", "sqv-number"), ("score", "sqv-number"), ("characters", "sqv-number sqv-wide"), ("window", "sqv-number")]
     return _table(f"The best {len(rows)} of {len(p.candidates)} candidates", head, rows) if rows else None
 
-# %% ../nbs/02_views.ipynb #bcefe37b
+# %% ../nbs/02_views.ipynb #ae149b2f
 def _stories(p: Prediction, offsets, start_scores, end_scores, max_answer_length) -> list[dict]:
     "A window: number, start, end, text, score, parts; best first known"
     if start_scores is not None: return [dict(s, number=k, text=None) for k, s in enumerate(window_stories(offsets, start_scores, end_scores, max_answer_length), 1)]
@@ -722,7 +793,8 @@ def _story_table(context: str, p: Prediction, stories: list[dict]) -> Html | Non
     "What each window found, and which won"
     if not stories: return None
     top, rows = max(s["score"] for s in stories), []
-    winner = next((c.window + 1 for c in p.candidates if (c.text, c.start) == (p.text, p.start) and c.window is not None), next((s["number"] for s in stories if s["score"] == top), None)) if p.text else None
+    chosen = (c.window + 1 for c in p.candidates if (c.text, c.start) == (p.text, p.start) and c.window is not None)
+    winner = next(chosen, next((s["number"] for s in stories if s["score"] == top), None)) if p.text else None
     for s in stories:
         text = s["text"] if s["start"] is None else context[s["start"]:s["end"]]
         won, behind = s["number"] == winner, top - s["score"]
@@ -753,7 +825,7 @@ def _marked_passage(context: str, p: Prediction, span: tuple | None, answers: li
         if c.start is not None: marks += [(c.start, c.end, f"c{i}")] + ([(c.start, c.end, "sqv-other")] if (c.start, c.end) != span else [])
     return tag("div", *_marked(context, 0, len(context), marks), cls="sqv-text", dir="auto")
 
-# %% ../nbs/02_views.ipynb #452a4d1f
+# %% ../nbs/02_views.ipynb #0c7d58aa
 def prediction_view(
     context: str,                             # The passage
     prediction: Prediction | Mapping | str,   # Of either track, also as plain data, or the text alone
@@ -773,8 +845,10 @@ def prediction_view(
     span, place = _stands(context, p)
     kind, judged = _judged(p.text, span, known, answers is not None)
     share = "" if p.probability is None else f" ({100*p.probability:.1f}%)"
-    accepted = ["no answer"] if answers is not None and not known else [x for i, t in enumerate(dict.fromkeys(t for t, *_ in known)) for x in ([" · "] if i else []) + [tag("b", tag("bdi", t))]]
-    top = tag("div", tag("div", tag("span", *_sentence(judged), cls=f"sqv-judged sqv-{kind}"), tag("b", _answer_text(p.text)), share), tag("div", *(["accepted: ", *accepted, ". "] if accepted else []), *_sentence(place), cls="sqv-sum"))
+    said = tag("div", tag("span", *_sentence(judged), cls=f"sqv-judged sqv-{kind}"), tag("b", _answer_text(p.text)), share)
+    accepted = [x for t in dict.fromkeys(t for t, *_ in known) for x in (" · ", tag("b", tag("bdi", t)))][1:] or (["no answer"] if answers is not None else [])
+    place = tag("div", *(["accepted: ", *accepted, ". "] if accepted else []), *_sentence(place), cls="sqv-sum")
+    ask = tag("div", tag("bdi", question), cls="sqv-ask") if question else None
     heat = None
     if all(given):
         cells = _cells(c for o in offsets for c in o)
@@ -784,4 +858,4 @@ def prediction_view(
     key = _key(**({"h0": "predicted"} if span else {}), **({"gold": "accepted"} if known else {}), **({"h2": "start", "h4": "end"} if heat else {}))
     shown_parts = [part for part in (tokens, _candidate_table(p, n_best), stories, heat) if part]
     say = [_say("Point at a candidate, a window or a token, or move with the arrow keys.")] if shown_parts else []
-    return View("prediction", "Prediction", tag("div", tag("bdi", question), cls="sqv-ask") if question else None, top, _marked_passage(context, p, span, known, n_best), *shown_parts, key, *say, style=_PREDICTION)
+    return View("prediction", "Prediction", ask, said, place, _marked_passage(context, p, span, known, n_best), *shown_parts, key, *say, style=_PREDICTION)

@@ -195,6 +195,17 @@ def test_stories_are_the_decoders(size, longest, seed):
     assert (story["start"], story["end"]) == (offsets[top.starts.item()][0], offsets[top.ends.item()][1])
 
 
+@pytest.mark.parametrize("score", [float("nan"), -float("inf"), float("inf")])
+def test_scores_that_are_no_numbers_are_shown(score):
+    view = prediction_view(PASSAGE, "London", None, "", [words(PASSAGE)], [[score]*12], [[score]*12])
+    assert view.html.count("start score") == 12
+    check_markup(view)
+
+
+def test_empty_data_makes_empty_views():
+    for view in (windows_view("", []), mask_view([], [], np.zeros((0, 0), bool)), labels_view([], [], [], []), prediction_view("", "")): check_markup(view)
+
+
 # In a browser
 
 missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
