@@ -17,7 +17,7 @@ help:
 	@echo "make demo       train, answer and score on the embedded sample; no network, no GPU"
 	@echo "make test       test every notebook cell and tests/ (JOBS=0: in one process; FLAGS='slow cuda': these cells as well)"
 	@echo "make notebooks  export, run every notebook and save its outputs, clean"
-	@echo "make readme     README.md from nbs/index.ipynb, addresses from settings.ini"
+	@echo "make readme     README.md from nbs/index.ipynb, its picture, the page of the commands, addresses from settings.ini"
 	@echo "make docs       the documentation site in _docs, every link and anchor checked (BUILDER=quarto: as it is published)"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
 
@@ -47,7 +47,10 @@ notebooks: $(READY)
 
 readme: $(READY)
 	$(BIN)/python tools/links.py
+	$(BIN)/python tools/picture.py
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/notebooks.py nbs/commands.ipynb
+	$(BIN)/nbdev_clean --fname nbs/commands.ipynb
 
 docs: readme
 	$(BIN)/python tools/docs.py --with $(BUILDER)

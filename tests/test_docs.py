@@ -44,6 +44,16 @@ def test_a_page_and_its_title(site, name):
     assert html.unescape(re.sub(r"<[^>]+>", "", heading)).strip() == title(name)
 
 
+def test_every_definition_has_a_heading_and_its_source(site):
+    import ast
+    for module in sorted(p for p in (root/"squad_nb").glob("[!_]*.py")):
+        exported = ast.literal_eval(re.search(r"^__all__ = (\[.*?\])", module.read_text(encoding="utf-8"), flags=re.M | re.S)[1])
+        defined = {node.name: node.lineno for node in ast.parse(module.read_text(encoding="utf-8")).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        text = (site/f"{module.stem}.html").read_text(encoding="utf-8")
+        for name in defined.keys() & set(exported):
+            assert re.search(rf'#L\d+"[^>]*>source</a></p>\s*<h3[^>]*>{name}</h3>', text), f"{module.stem}.{name}"
+
+
 def test_every_link_leads_somewhere(site):
     done = check(site)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,6 +82,7 @@ def test_nothing_comes_from_elsewhere(site):
     for path, page in site_links.Site(site).pages.items():
         assert not [link for tag, link in page.links if tag in ("script", "img", "iframe") and re.match(r"(?:https?:)?//", link)], path.name
         assert not re.search(r'<link[^>]+rel="stylesheet"[^>]+href="(?:https?:)?//', path.read_text(encoding="utf-8")), path.name
+    assert not [sheet.name for sheet in site.rglob("*.css") if re.search(r"@import[^;]*https?://|url\([\"']?https?://", sheet.read_text(encoding="utf-8"))]
 
 
 def test_every_page_can_be_found(site):
@@ -144,7 +155,19 @@ def test_the_cheat_sheet_is_what_the_command_says():
         outputs = shell.run(source(cell))
         assert not shell.exc, shell.prettytb(path)
         said, saved = (["".join(o["data"]["text/markdown"]) for o in some if "text/markdown" in o.get("data", {})] for some in (outputs, cell["outputs"]))
-        assert said == saved, "the command has changed: run `python tools/notebooks.py nbs/commands.ipynb`"
+        assert said == saved, "the command has changed: run `make readme`"
+
+
+def test_the_picture_is_drawn_by_the_package():
+    done = subprocess.run([sys.executable, "tools/picture.py", "--check"], capture_output=True, text=True, cwd=root, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_figures_of_the_readme_were_measured():
+    said = re.search(r"^## Results\n(.*?)^## ", (root/"README.md").read_text(encoding="utf-8"), flags=re.M | re.S)[1]
+    measured = (root/"benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    figures = set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+|e-\d+|(?<=\d\d\d))(?![\w.])", said))
+    assert len(figures) > 10 and not {figure for figure in figures if not re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d])", measured)}
 
 
 def typed():

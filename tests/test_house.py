@@ -1,5 +1,5 @@
 "The rules of the house: import order, clean notebooks, light imports, nothing out of date"
-import ast, builtins, json, re, subprocess, sys
+import ast, json, re, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -110,23 +110,6 @@ def test_sources_name_no_machine(path):
 def test_few_cells_are_hidden(path):
     hidden = [c for c in cells(path, "code") if re.search(r"^#\s*\|\s*(?:hide\b|include:\s*false)", source(c), flags=re.M)]
     assert len(hidden) <= max(1, len(cells(path)) / 5), "a fifth of the cells at most; move checks to tests/"
-
-
-@each_notebook
-def test_cells_with_imports_stand_on_their_own(path):
-    "While the site is built nbdev runs each cell that exports or imports, and no other: such a cell needs nothing that the others make"
-    if not room(path): return  # without a module there are no signatures to show, so nothing is run
-    known = {*dir(builtins), "display", "get_ipython"}
-    for place, cell in enumerate(cells(path), 1):
-        code = plain(source(cell))
-        if cell["cell_type"] != "code" or "nbdev_export(" in code or re.search(r"^#\s*\|\s*eval:\s*false", code, flags=re.M): continue
-        nodes = list(ast.walk(ast.parse(code)))
-        if not re.search(r"^#\s*\|\s*exporti?s?\b", code, flags=re.M) and not any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes): continue
-        known |= {a.asname or a.name.split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-        known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler))}
-        known |= {n.arg for n in nodes if isinstance(n, ast.arg)} | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        missing = {n.id for n in nodes if isinstance(n, ast.Name)} - known
-        assert not missing, f"cell {place} would fail while the site is built, for want of {missing}: give its imports a cell of their own"
 
 
 @each_notebook

@@ -116,6 +116,7 @@ class show_from_module(Processor):
 def plain_types(text):
     "Types by the names that people write: `Path`, not `pathlib.Path`; an option of a command is told on the page of the commands"
     text = re.sub(rf"\b(?:{about['lib_path']}\.\w+|pathlib|collections\.abc|typing)\.(?=[A-Z])|\bnumpy\.(?=ndarray)", "", text)
+    text = re.sub(r"(=(['\"]).{40}).{40,}\2(?=,)", r"\1…\2", text)  # a default that is a page of text
     return re.sub(r"(\w): ?Annotated\b", r"\1", text)
 
 
@@ -144,6 +145,8 @@ class Pages(FilterDefaults):
 
 def stage(folder):
     "Write into `folder` what Quarto and smalldocs make pages of"
+    if about["lib_name"] not in NbdevLookup().entries:  # nbdev says nothing, and makes no link
+        sys.exit(f"The names in {about['lib_path']}/_modidx.py cannot be read: install the package with `make install` and export with `nbdev_export`")
     paths = list(sources())
     links = Links(paths)
     for path in paths:
@@ -189,6 +192,8 @@ def build_site(to, program="smalldocs"):
         folder.mkdir()
         stage(folder)
         pages = render(folder, program)
+        for sheet in pages.rglob("*.css"):  # the themes ask another site for their fonts; the reader's own do
+            sheet.write_text(re.sub(r"@import\s*(?:url\()?\s*([\"']?)https?://[^\"')]*\1\)?[^;{}]*;", "", sheet.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.rmtree(to, ignore_errors=True)
         shutil.move(pages, to)
 
