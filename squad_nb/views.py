@@ -63,7 +63,7 @@ def _windows(numbers: list[int]) -> str:
     "windows 1 and 2"
     return f"window{'s' * (len(numbers) > 1)} {_listed(numbers)}" if numbers else "no window"
 
-# %% ../nbs/02_views.ipynb #8b2e5d9f
+# %% ../nbs/02_views.ipynb #cba8f6da
 _SITES = dict(dark="[data-bs-theme=dark],.quarto-dark,[data-theme=dark],[data-jp-theme-light=false],.vscode-dark,html[theme=dark]",
               light="[data-bs-theme=light],.quarto-light,[data-theme=light],[data-jp-theme-light=true],.vscode-light,html[theme=light]")
 
@@ -90,7 +90,7 @@ _BASE = _style("""
 & .sqv-key { display: flex; flex-wrap: wrap; gap: 3px 14px; font-size: 12.5px; color: var(--soft); margin-top: 8px; }
 & .sqv-key i { display: inline-block; width: 1em; height: 1em; border-radius: 3px; vertical-align: -2px; margin-inline-end: 5px; background: var(--c); }
 & [data-say] { cursor: default; border-radius: 3px; } & :focus-visible { outline: 2px solid var(--h0); outline-offset: 1px; } & .sqv-on { box-shadow: 0 0 0 2px var(--ink); }
-&[data-dim] .sqv-text [role=option][data-in]:not(.sqv-lit) { opacity: .3; }
+&[data-dim] .sqv-text :is([role=option], .sqv-gap)[data-in]:not(.sqv-lit) { opacity: .3; }
 @media (max-width: 520px) { & { padding: 11px 11px; } & .sqv-say { min-height: 6.4em; } }
 @media print { & { color-scheme: light; print-color-adjust: exact; -webkit-print-color-adjust: exact; break-inside: avoid; } & .sqv-say { display: none; } }
 """)
@@ -255,7 +255,7 @@ class _Window:
         return (f"Window {self.number}: {self.count} of its {self.total} tokens are passage, context[{self.span[0]}:{self.span[1]}]; the others are question and special tokens. "
                 f"It shares {shares}. {self.teaches(context, answers)}")
 
-# %% ../nbs/02_views.ipynb #e41d8131
+# %% ../nbs/02_views.ipynb #88690987
 def _in_windows(cell, windows) -> list: return [w for w in windows if w.span[0] <= cell[0] and cell[1] <= w.span[1]]
 
 def _say_cell(context: str, number: int, cell: tuple[int, int], seen: list, answers: list) -> str:
@@ -264,10 +264,10 @@ def _say_cell(context: str, number: int, cell: tuple[int, int], seen: list, answ
     marked = any(a < cell[1] and cell[0] < b for _, a, b in answers)
     return f"Token {number} of the passage, {quoted(context[slice(*cell)])}, context[{cell[0]}:{cell[1]}]: {where}{', part of an accepted answer' * marked}."
 
-def _between(context: str, a: int, b: int, marks: Sequence = ()):
+def _between(context: str, a: int, b: int, marks: Sequence = (), windows: Sequence[int] = ()):
     "What stands between two cells: blanks, or text that no window holds"
     text = context[a:b]
-    if not text.strip(): return tag("span", *_marked(context, a, b, marks)) if text else None
+    if not text.strip(): return tag("span", *_marked(context, a, b, marks), cls="sqv-gap", data_in=" ".join(f"w{k}" for k in windows) or None) if text else None
     return _option(f"{quoted(text)}, context[{a}:{b}], is in no token of any window: no model sees it.", text, cls="sqv-lost")
 
 def _bars(lanes: list[tuple[int, int]], depth: int) -> str: # Style of a run from lane and colour of its windows, and the number of lanes
@@ -275,7 +275,7 @@ def _bars(lanes: list[tuple[int, int]], depth: int) -> str: # Style of a run fro
     layers = [f"linear-gradient(var(--h{hue}),var(--h{hue})) 0 calc(100% - {5*(depth - 1 - lane)}px)/100% 4px no-repeat" for lane, hue in lanes]
     return f"background:{','.join(layers)}{' var(--both)' * (len(lanes) > 1)}"
 
-# %% ../nbs/02_views.ipynb #2aaed070
+# %% ../nbs/02_views.ipynb #9894170d
 def _passage_runs(context: str, windows: list, answers: list) -> list:
     "The passage as runs of tokens, each over the bars of its windows"
     cells, lanes = _cells(c for w in windows for c in w.cells), _lanes([w.span for w in windows])
@@ -283,7 +283,8 @@ def _passage_runs(context: str, windows: list, answers: list) -> list:
     for number, cell in enumerate(cells):
         seen = _in_windows(cell, windows)
         key = [w.number for w in seen]
-        items.append(([k for k in before if k in key], [_between(context, at, cell[0], marks)]))
+        both = [k for k in before if k in key]
+        items.append((both, [_between(context, at, cell[0], marks, both)]))
         chips = [tag("span", k, cls="sqv-chip", style=f"--c:var(--h{(k - 1) % 6})", aria_hidden="true") for k in key if k not in begun]
         items.append((key, [*chips, _option(_say_cell(context, number, cell, seen, answers), *_marked(context, *cell, marks), first=not number, data_in=" ".join(f"w{k}" for k in key) or None)]))
         at, before = cell[1], key

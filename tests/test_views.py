@@ -259,7 +259,7 @@ def test_windows_answer_to_the_pointer(show):
     assert said(tab) == HINT
     tab.locator(".sqv-row").nth(1).hover()
     assert said(tab) == WINDOW_2
-    assert [e.inner_text() for e in tab.locator(".sqv-text .sqv-lit").all()] == ["London", "in", "1815", "and", "died", "there"]
+    assert [e.inner_text() for e in tab.locator(".sqv-text [role=option].sqv-lit").all()] == ["London", "in", "1815", "and", "died", "there"]
     assert tab.locator(".sqv-text [role=option]").first.evaluate("e => getComputedStyle(e).opacity") == "0.3"
     tab.locator(".sqv-text [role=option]").nth(5).hover()
     assert said(tab) == "Token 5 of the passage, “in”, context[23:25]: in windows 1 and 2."
