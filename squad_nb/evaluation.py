@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'question_table', 'predictions_of', 'gains_and_losses', 'plot_checkpoints', 'CheckpointScores',
-           'checkpoints', 'score_checkpoints', 'bootstrap_interval', 'disagreements', 'Comparison', 'compare']
+           'checkpoints', 'score_checkpoints', 'question_word', 'length_group', 'score_groups', 'plot_groups',
+           'reliability', 'calibration_error', 'plot_reliability', 'bootstrap_interval', 'disagreements', 'Comparison',
+           'compare']
 
 # %% ../nbs/41_evaluation.ipynb #94e788c7
 import json, re
@@ -172,6 +174,98 @@ def score_checkpoints(
         before = scored
     if not rows: raise ModelError(f"No checkpoint in {run} can be read. " + "; ".join(s["reason"] for s in skipped))
     return CheckpointScores(str(run), rows, skipped, predictions)
+
+# %% ../nbs/41_evaluation.ipynb #3f46236b
+def question_word(
+    question: str, # As people ask it
+) -> str:          # how many, how, what, who, when, where, which, why or other
+    "The first question word; how many and how much stand apart, since they ask for numbers"
+    found = re.search(r"\b(how (?:many|much)|how|what|whom?|whose|when|where|which|why)\b", question.lower())
+    return {"how much": "how many", "whom": "who", "whose": "who"}.get(found[1], found[1]) if found else "other"
+
+def length_group(
+    words: int,       # Of a text
+    edges: list[int], # Where groups begin, after the first
+) -> str:
+    "The group of a length: \"3–4\" for 3 or 4 words, \"10+\" for the last"
+    low = max((e for e in edges if e <= words), default=0)
+    high = next((e for e in edges if e > words), None)
+    return f"{low}+" if high is None else f"{low}" if high == low + 1 else f"{low}–{high - 1}"
+
+# %% ../nbs/41_evaluation.ipynb #cb74c59e
+def score_groups(
+    table: pd.DataFrame, # As `question_table` gives it
+    questions: Dataset,  # The same questions
+) -> pd.DataFrame:       # by (answer length, question word or passage length), group, questions, exact_match, f1
+    "EM and F1 by the words of the longest accepted answer (0: none), by question word and by the words of the passage"
+    answers = [max((len(t.split()) for t in a["text"]), default=0) for a in questions["answers"]]
+    passages = [length_group(len(c.split()), [80, 120, 160, 240]) for c in questions["context"]]
+    by = {"answer length": [length_group(n, [1, 2, 3, 5, 10]) for n in answers], "question word": [*map(question_word, table.question)], "passage length": passages}
+    def order(group): return int(found[0]) if (found := re.match(r"\d+", group)) else 0
+    rows = []
+    for name, groups in by.items():
+        means = table.groupby(np.array(groups), sort=True)[["exact_match", "f1"]].agg(["mean", "size"])
+        rows += [dict(by=name, group=g, questions=int(means.loc[g, ("f1", "size")]), exact_match=means.loc[g, ("exact_match", "mean")], f1=means.loc[g, ("f1", "mean")]) for g in sorted(means.index, key=order)]
+    return pd.DataFrame(rows)
+
+def plot_groups(
+    groups: pd.DataFrame, # As `score_groups` gives them
+): # A matplotlib `Figure`
+    "EM and F1 of each group; the number of its questions stands below its name"
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    for axis, (name, part) in zip(figure.subplots(1, 3, sharey=True), groups.groupby("by", sort=False)):
+        x = np.arange(len(part))
+        axis.bar(x - .2, part.exact_match, .4, color="C0", label="EM")
+        axis.bar(x + .2, part.f1, .4, color="C1", label="F1")
+        axis.set(title=name, ylim=(0, 100), xticks=x, xticklabels=[f"{g}\n{n}" for g, n in zip(part.group, part.questions)])
+        axis.tick_params(labelsize="small")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("percent")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside right upper")
+    return figure
+
+# %% ../nbs/41_evaluation.ipynb #e4bdb121
+def reliability(
+    probabilities,  # (n,) 0 to 1
+    right,          # (n,) 0 or 1
+    bins: int = 10, # Of equal width; each holds its upper end, the first 0 as well
+) -> pd.DataFrame:  # low, high, answers, confidence and accuracy (means, 0 to 1; NaN in an empty bin)
+    "How often answers of about the same probability are right; raises `DataError` where a probability is none"
+    p, right = np.asarray(probabilities, float), np.asarray(right, float)
+    if p.shape != right.shape or p.ndim != 1: raise DataError(f"Each answer needs a probability: there are {right.size} answers and {p.size} probabilities")
+    if not ((p >= 0) & (p <= 1)).all(): raise DataError("Not all of these are probabilities between 0 and 1")
+    which, edges = np.clip(np.ceil(p*bins).astype(int) - 1, 0, bins - 1), np.arange(bins + 1)/bins
+    count = np.bincount(which, minlength=bins)
+    means = [np.divide(np.bincount(which, x, bins), count, out=np.full(bins, np.nan), where=count > 0) for x in (p, right)]
+    return pd.DataFrame(dict(low=edges[:-1], high=edges[1:], answers=count, confidence=means[0], accuracy=means[1]))
+
+def calibration_error(
+    bins: pd.DataFrame, # As `reliability` gives them
+) -> float:             # 0 to 1
+    "The expected calibration error (Naeini et al. 2015)"
+    return float(((bins.confidence - bins.accuracy).abs()*bins.answers).sum()/bins.answers.sum())
+
+# %% ../nbs/41_evaluation.ipynb #38efaaa5
+def plot_reliability(
+    bins: pd.DataFrame, # As `reliability` gives them
+): # A matplotlib `Figure`
+    "Share of right answers over their probability, above the number of answers in each bin"
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    top, foot = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    middle, width = (bins.low + bins.high)/2, bins.high - bins.low
+    top.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    top.bar(middle, bins.accuracy, width*.9, color="C0", alpha=.5, label="right")
+    top.plot(bins.confidence, bins.accuracy, "o", color="C0", markersize=5, label="at the mean probability")
+    top.set(ylabel="share of exact matches", xlim=(0, 1), ylim=(0, 1), title=f"{bins.answers.sum()} answers, calibration error {calibration_error(bins):.3f}")
+    top.title.set_fontsize("medium")
+    top.legend(frameon=False, fontsize="small", loc="upper left")
+    foot.bar_label(foot.bar(middle, bins.answers, width*.9, color="grey"), [n or "" for n in bins.answers], fontsize="x-small", padding=1)
+    foot.margins(y=.25)
+    foot.set(xlabel="probability of the answer", ylabel="answers")
+    for axis in (top, foot): axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 # %% ../nbs/41_evaluation.ipynb #93f5bfad
 def bootstrap_interval(
