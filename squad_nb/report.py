@@ -177,9 +177,9 @@ def _browser(sides: list[dict], shown_side: int) -> Html:
     card = tag("div", "", cls="sqv sqv-prediction sqv-card", role="region", aria_label="The open question")
     return Html(tag("div", *picks, find, cls="sqv-picks") + tag("div", tag("div", status, listed), card, cls="sqv-both"))
 
-# %% ../nbs/44_report.ipynb #dcff4674
+# %% ../nbs/44_report.ipynb #878f3333
 _REPORT = _style("""
-& { max-width: 1240px; }
+& { max-width: 1240px; container-type: inline-size; }
 & h2 { font-size: 14px; font-weight: 650; margin: 22px 0 6px; padding: 0; border: 0; color: var(--ink); }
 & h2:first-of-type { margin-top: 10px; }
 & .sqv-wider { overflow-x: auto; }
@@ -238,8 +238,10 @@ _REPORT = _style("""
 & .sqv-card small { display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; }
 & button[hidden] { display: none; }
 & .sqv-empty { padding: 20px; color: var(--soft); }
-@media (max-width: 820px) { & .sqv-both { grid-template-columns: minmax(0, 1fr); } & .sqv-list { height: 40vh; min-height: 240px; } & .sqv-card { position: static; max-height: none; } }
-@media (max-width: 520px) { & .sqv-scores { width: max-content; } & td, & th { padding-inline-end: 12px; } }
+@container (max-width: 720px) { & .sqv-both { grid-template-columns: minmax(0, 1fr); } & .sqv-list { height: 40vh; min-height: 240px; } & .sqv-card { position: static; max-height: none; } }
+& .sqv-scores { width: max-content; }
+& .sqv-scores bdi { display: inline-block; max-width: 22em; }
+@media (max-width: 520px) { & td, & th { padding-inline-end: 12px; } & .sqv-scores bdi { max-width: 11em; } }
 @media print { & { break-inside: auto; border: 0; padding: 0; } & .sqv-list, & .sqv-card { height: auto; max-height: none; overflow: visible; position: static; } & .sqv-picks, & .sqv-turn, & .sqv-walk button { display: none; }
     & .sqv-both { display: block; } & .sqv-card { margin-top: 12px; } & .sqv-item, & figure, & .sqv-kinds button { break-inside: avoid; } }
 """, "report")
