@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts', 'load_reader', 'LengthGroupedSampler',
-           'PadCollator', 'training_arguments', 'EpochReport', 'span_loss', 'row_lengths', 'context_columns',
+           'PadCollator', 'training_arguments', 'EpochReport', 'span_losses', 'row_lengths', 'context_columns',
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
            'last_checkpoint', 'start_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
@@ -188,18 +188,18 @@ class EpochReport(ProgressCallback):
         if self.training_bar is not None: super().on_train_end(args, state, control, **kwargs)
 
 # %% ../nbs/22_extractive.ipynb #8734339e
-def span_loss(
+def span_losses(
     start_logits: torch.Tensor,    # (batch, length)
     end_logits: torch.Tensor,      # (batch, length)
     context_mask: torch.Tensor,    # (batch, length), not 0 where an answer may be
     start_positions: torch.Tensor, # (batch,) first token of the answer; 0 where the window holds none
     end_positions: torch.Tensor,   # (batch,) last token of the answer
-) -> torch.Tensor:                 # One number
-    "Mean cross entropy of start and end over the context and the first token"
+) -> torch.Tensor:                 # (batch,)
+    "Mean cross entropy of start and end over the context and the first token, a number a window"
     shut = context_mask == 0
     shut[:, 0] = False
     logits = torch.stack([start_logits, end_logits]).float().masked_fill(shut, -torch.inf)
-    return F.cross_entropy(logits.flatten(0, 1), torch.cat([start_positions, end_positions]))
+    return F.cross_entropy(logits.flatten(0, 1), torch.cat([start_positions, end_positions]), reduction="none").view(2, -1).mean(0)
 
 # %% ../nbs/22_extractive.ipynb #5cbd5ac6
 def row_lengths(
@@ -320,20 +320,21 @@ class ExtractiveTrainer(QuestionTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = [inputs.pop(name) for name in ("context_mask", "start_positions", "end_positions")]
         out = model(**inputs)
-        loss = span_loss(out.start_logits, out.end_logits, *labels)
+        loss = span_losses(out.start_logits, out.end_logits, *labels).mean()
         return (loss, out) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
-        context = inputs["context_mask"].bool()
+        labels = [inputs[name] for name in ("context_mask", "start_positions", "end_positions")]
         with torch.no_grad(), self.compute_loss_context_manager(): loss, out = self.compute_loss(model, inputs, return_outputs=True)
-        top = top_spans(out.start_logits.float(), out.end_logits.float(), context, self.settings.n_best, self.settings.max_answer_length)
-        return loss.detach(), tuple(top), None
+        top = top_spans(out.start_logits.float(), out.end_logits.float(), labels[0].bool(), self.settings.n_best, self.settings.max_answer_length)
+        return loss.detach(), (*top, span_losses(out.start_logits, out.end_logits, *labels)), None
 
     def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"):
         questions, windows, back = self._held
         out = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        top = TopSpans(*(torch.as_tensor(column)[back] for column in out.predictions))
+        *top, losses = out.predictions
+        top, out.metrics[f"{metric_key_prefix}_loss"] = TopSpans(*(torch.as_tensor(column)[back] for column in top)), float(losses.mean())  # every window weighs the same
         self.predictions = merge(top, windows, questions, self.settings)
         scores = {f"{metric_key_prefix}_{k}": v for k, v in squad_metrics(self.predictions, questions).items()} if has_answers(questions) else {}
         return EvalLoopOutput(self.predictions, None, out.metrics | scores, len(questions))
