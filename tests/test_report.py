@@ -1,5 +1,5 @@
 "The page of a run: what it shows is what was scored, in a browser; hostile text stays text; ten thousand questions stay usable"
-import json, os, shutil, subprocess, sys, time
+import json, os, subprocess, sys, time
 
 import pytest
 from datasets import Dataset
@@ -71,45 +71,6 @@ def test_figures_are_those_of_the_metrics():
 
 
 # In a browser
-
-missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not path: missing("needs Chromium: apt-get install chromium")
-    try: from playwright.sync_api import sync_playwright
-    except ImportError: missing("needs playwright: pip install playwright")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def show(chromium, tmp_path):
-    "Open a report; afterwards nothing must have been asked for, said or run"
-    seen, contexts = [], []
-    def open_(page, width=1280, **more):
-        file = page.save(tmp_path/f"{len(contexts)}.html")
-        context = chromium.new_context(viewport=dict(width=width, height=800), **more)
-        contexts.append(context)
-        context.add_init_script("window.hits = 0; window.hit = () => { window.hits++ }")
-        tab = context.new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("request", lambda r: seen.append(f"asked for {r.url}") if r.url != file.as_uri() and not r.url.startswith("data:") else None)
-        tab.on("dialog", lambda d: (seen.append(f"dialog {d.message}"), d.dismiss()))
-        tab.on("pageerror", lambda e: seen.append(f"error {e}"))
-        tab.on("console", lambda m: seen.append(f"console {m.text}") if m.type in ("error", "warning") else None)
-        tab.goto(file.as_uri())
-        return tab
-    yield open_
-    hits = [tab.evaluate("window.hits") for context in contexts for tab in context.pages]
-    for context in contexts: context.close()
-    assert not seen and not any(hits)
-
 
 def asked(tab): return tab.locator(".sqv-card .sqv-ask").inner_text()
 def found(tab): return tab.locator(".sqv-found").inner_text()
