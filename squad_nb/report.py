@@ -6,7 +6,7 @@
 __all__ = ['CURVES', 'COLUMNS', 'CANDIDATES', 'curve', 'curves', 'side_scores', 'json_data', 'page_data', 'Report', 'report',
            'outside_windows', 'report_run']
 
-# %% ../nbs/44_report.ipynb #eb216905
+# %% ../nbs/44_report.ipynb #326bc9ff
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from .evaluation import bootstrap_interval, gains_and_losses, predictions_of, sc
 from .kinds import ERROR_KINDS, answer_place, error_kinds
 from .metrics import question_scores, summarize_scores
 from .squad import is_v2
-from .views import _PREDICTION, Html, View, _key, _style, shown, tag
+from .views import PREDICTION_STYLE, Html, View, colour_key, shown, style_sheet, tag
 
-# %% ../nbs/44_report.ipynb #cab8a4d4
+# %% ../nbs/44_report.ipynb #602151e3
 CURVES = dict(eval_exact_match=("EM", "h0"), eval_f1=("F1", "h1"), eval_HasAns_f1=("F1 with answer", "h3"), eval_NoAns_exact=("EM without", "h2"))
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -51,7 +51,7 @@ def curve(
         made += [tag("circle", tag("title", f"{name}, {along} {a:g}: {b:.2f}"), cx=f"{p:.1f}", cy=f"{q:.1f}", r=3.5, fill=f"var(--{colour})") for p, q, a, b in points]
     said = "; ".join(f"{name} " + ", ".join("–" if v is None else f"{v:.1f}" for v in values) for name, (values, _) in series.items())
     drawn = tag("svg", *map(Html, made), viewBox="0 0 360 152", role="img", aria_label=f"{title} over {along}: {said}", cls="sqv-curve")
-    return tag("figure", tag("figcaption", f"{title}, by {along}" if along else title), drawn, _key(**{colour: name for name, (_, colour) in series.items()}))
+    return tag("figure", tag("figcaption", f"{title}, by {along}" if along else title), drawn, colour_key(**{colour: name for name, (_, colour) in series.items()}))
 
 def curves(
     name: str,                # Of the run
@@ -177,8 +177,8 @@ def _browser(sides: list[dict], shown_side: int) -> Html:
     card = tag("div", "", cls="sqv sqv-prediction sqv-card", role="region", aria_label="The open question")
     return Html(tag("div", *picks, find, cls="sqv-picks") + tag("div", tag("div", status, listed), card, cls="sqv-both"))
 
-# %% ../nbs/44_report.ipynb #878f3333
-_REPORT = _style("""
+# %% ../nbs/44_report.ipynb #3ea3ead7
+_REPORT = style_sheet("""
 & { max-width: 1240px; container-type: inline-size; }
 & h2 { font-size: 14px; font-weight: 650; margin: 22px 0 6px; padding: 0; border: 0; color: var(--ink); }
 & h2:first-of-type { margin-top: 10px; }
@@ -200,6 +200,10 @@ _REPORT = _style("""
 & .sqv-bar { display: flex; height: 14px; border-radius: 7px; overflow: hidden; margin: 8px 0 10px; gap: 1px; }
 & .sqv-bar i { flex: 0 1 0; background: var(--c); }
 & .sqv-bar i.sqv-off { opacity: .25; }
+""", "report")
+
+# %% ../nbs/44_report.ipynb #505fa6fa
+_REPORT += "\n" + style_sheet("""
 & button, & select, & input { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line); border-radius: 7px; padding: 3px 9px; margin: 0; min-width: 0; }
 & button { cursor: pointer; }
 & button:hover:not(:disabled) { background: var(--faint); }
@@ -246,8 +250,8 @@ _REPORT = _style("""
     & .sqv-both { display: block; } & .sqv-card { margin-top: 12px; } & .sqv-item, & figure, & .sqv-kinds button { break-inside: avoid; } }
 """, "report")
 
-# %% ../nbs/44_report.ipynb #ed975bf9
-_BROWSE = r"""
+# %% ../nbs/44_report.ipynb #6b724b72
+_FILTER = r"""
 (() => { for (const root of document.querySelectorAll(".sqv-report:not([data-ready])")) {
   root.dataset.ready = "";
   const $ = s => root.querySelector(s), all = s => [...root.querySelectorAll(s)];
@@ -285,6 +289,10 @@ _BROWSE = r"""
     at = list.length ? Math.max(0, keep ? list.indexOf(open) : 0) : -1;
     draw(true);
   };
+"""
+
+# %% ../nbs/44_report.ipynb #907d0e72
+_DRAW = r"""
   const draw = fresh => {
     const first = Math.max(0, Math.floor(at/page)*page), box = $(".sqv-list");
     if (fresh || box.dataset.first != first) {
@@ -345,6 +353,10 @@ _BROWSE = r"""
       el("div", "sqv-key", key("h0", "answered"), key("gold", "accepted")), ...others, ...best(q, a));
     if (held) { const b = next[held > 0 ? 1 : 0]; (b.disabled ? next[held > 0 ? 0 : 1] : b).focus({preventScroll: true}); }
   };
+"""
+
+# %% ../nbs/44_report.ipynb #147a8827
+_LISTEN = r"""
   const move = (to, focus) => {
     if (!list.length) return;
     at = Math.max(0, Math.min(to, list.length - 1));
@@ -368,9 +380,10 @@ _BROWSE = r"""
   });
   count(); filter();
 } })();
-""".strip()
+"""
+_BROWSE = "\n".join(part.strip() for part in (_FILTER, _DRAW, _LISTEN))
 
-# %% ../nbs/44_report.ipynb #cb6666fe
+# %% ../nbs/44_report.ipynb #ddf5df0d
 @dataclass(frozen=True, repr=False)
 class Report:
     "Figures and page of a run, or of models side by side"
@@ -409,7 +422,7 @@ def report(
     said = [f"{len(questions):,} questions on {len(set(questions['context'])):,} passages of {articles:,} article{'s'*(articles > 1)}.", *notes]
     parts = [tag("div", " ".join(said), cls="sqv-sum"), tag("h2", "Scores"), _score_table(sides), *([tag("h2", "Training"), tag("div", *drawn, cls="sqv-curves")] if drawn else []),
              tag("h2", "What became of the answers"), _kind_buttons(sides[best], sides), tag("h2", "Questions"), _browser(sides, best), json_data(page_data(sides, predictions, questions, n_best))]
-    return Report(title, sides, View("report", title, *parts, style=_PREDICTION + "\n" + _REPORT, script=_BROWSE))
+    return Report(title, sides, View("report", title, *parts, style=PREDICTION_STYLE + "\n" + _REPORT, script=_BROWSE))
 
 # %% ../nbs/44_report.ipynb #cef63a21
 def outside_windows(
@@ -432,7 +445,7 @@ def outside_windows(
     def whole(id, answers): return any(a <= s and s + len(t) <= b for t, s in zip(answers["text"], answers["answer_start"]) for a, b in held[id])
     return {id for id, answers in zip(questions["id"], questions["answers"]) if answers["text"] and not whole(id, answers)}
 
-# %% ../nbs/44_report.ipynb #16cd1a92
+# %% ../nbs/44_report.ipynb #af56db40
 def report_run(
     run: str | Path,                   # Folder of a run of either track
     questions: Dataset | None = None,  # The common schema, with accepted answers; None = only what training wrote down
@@ -449,7 +462,7 @@ def report_run(
     if questions is None:
         if not known.get("scores"): raise DataError(f"{path} holds no scores, because the run was not evaluated: give --data to have its checkpoints asked")
         sides = [dict(name="at the end", scores=known["scores"])]
-        return Report(title, sides, View("report", title, *_known_parts(trained, sides, histories), style=_PREDICTION + "\n" + _REPORT, script=_BROWSE))
+        return Report(title, sides, View("report", title, *_known_parts(trained, sides, histories), style=PREDICTION_STYLE + "\n" + _REPORT, script=_BROWSE))
     other = None if against is None else predictions_of(against, questions)
     found = score_checkpoints(run, questions, tell, **options)
     sides = found.predictions | ({} if other is None else {str(against): other})
