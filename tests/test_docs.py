@@ -78,6 +78,74 @@ def test_pictures_are_there(site, path):
     assert sum("image/svg+xml" in data for data in outputs if "text/html" not in data) <= text.count("<svg")
 
 
+# Views on the site, in a browser
+
+@pytest.fixture
+def visit(site, chromium):
+    "Open a page of the site; afterwards nothing must have been asked for elsewhere, or said"
+    seen, context = [], chromium.new_context(viewport=dict(width=1280, height=800))
+    def open_(name):
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("request", lambda r: seen.append(f"asked for {r.url}") if not r.url.startswith(("file:", "data:")) else None)
+        tab.on("pageerror", lambda e: seen.append(f"error {e}"))
+        tab.on("console", lambda m: seen.append(f"console {m.text}") if m.type in ("error", "warning") else None)
+        tab.goto((site/name).as_uri())
+        return tab
+    yield open_
+    context.close()
+    assert not seen
+
+
+def told(text): return re.sub("[\u2068\u2069]", "", text)  # marks around quoted text, which are not seen
+def drawn(kind): return [p for p in notebooks if any(f"sqv-{kind} " in "".join(out.get("data", {}).get("text/html", "")) for c in cells(p) for out in c.get("outputs", []))]
+def pages(kind): return pytest.mark.parametrize("path", drawn(kind), ids=lambda p: p.stem)
+def of_site(path): return page_name(path.relative_to(root/"nbs").as_posix())
+
+
+@pytest.mark.parametrize("kind", ["windows", "labels", "prediction"])
+def test_views_answer_on_the_site(visit, kind):
+    asked = 0
+    for path in drawn(kind):
+        for view in visit(of_site(path)).locator(f".sqv-{kind}:has(.sqv-say)").all():
+            asked += 1
+            say, options = view.locator(".sqv-say"), view.locator("[data-say]:visible")
+            before, last = say.inner_text(), options.nth(options.count() - 1)
+            for option in (options.first, last):
+                option.click()
+                assert told(say.inner_text()).split() == told(option.get_attribute("data-say")).split() != before.split()
+            assert option.evaluate("e => e.ariaSelected || e.classList.contains('sqv-on')")
+            last.press("Escape")
+            assert say.inner_text() == before
+    assert asked >= len(drawn(kind)) > 0
+
+
+def test_masks_answer_on_the_site(visit):
+    asked = 0
+    for path in drawn("mask"):
+        for view in visit(of_site(path)).locator(".sqv-mask").all():
+            asked += 1
+            view.locator(".sqv-grid").focus()
+            for key, where in (("Control+Home", (0, 0)), ("ArrowDown", (1, 0)), ("ArrowRight", (1, 1))):
+                view.locator(".sqv-grid").press(key)
+                assert re.match(rf"Row {where[0]}, .* looks at column {where[1]}, ", told(view.locator(".sqv-who").inner_text()))
+            assert view.locator(".sqv-why").inner_text() == "open: every token sees itself"
+    assert asked >= len(drawn("mask")) > 0
+
+
+@pages("report")
+def test_reports_filter_on_the_site(visit, path):
+    view = visit(of_site(path)).locator(".sqv-report:has(.sqv-find)").first
+    found, total = view.locator(".sqv-found"), sum(int(n.replace(",", "")) for n in view.locator(".sqv-kinds .sqv-count").all_inner_texts())
+    assert found.inner_text() == f"{total:,} questions"
+    kind = view.locator(".sqv-kinds button:not(.sqv-zero)").first
+    kind.click()
+    assert found.inner_text() == f"{kind.locator('.sqv-count').inner_text()} of {total:,} questions"
+    asked = view.locator(".sqv-ask").inner_text()
+    view.locator(".sqv-walk button").last.click()
+    assert view.locator(".sqv-where").inner_text().startswith("question 2 of ") and view.locator(".sqv-ask").inner_text() != asked
+
+
 def test_nothing_comes_from_elsewhere(site):
     for path, page in site_links.Site(site).pages.items():
         assert not [link for tag, link in page.links if tag in ("script", "img", "iframe") and re.match(r"(?:https?:)?//", link)], path.name
