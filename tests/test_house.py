@@ -1,5 +1,6 @@
 "The rules of the house: import order, clean notebooks, light imports, nothing out of date"
 import ast, json, re, subprocess, sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import yaml
 root = Path(__file__).parents[1]
 notebooks = sorted(p for p in (root/"nbs").glob("**/[!_.]*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 modules = sorted(p for p in (root/"squad_nb").glob("*.py") if p.name != "_modidx.py")
+settings = ConfigParser(delimiters=["="])
+settings.read(root/"settings.ini", encoding="utf-8")
 each_notebook = pytest.mark.parametrize("path", notebooks, ids=lambda p: p.relative_to(root/"nbs").as_posix())
 each_module = pytest.mark.parametrize("path", modules, ids=lambda p: p.name)
 
@@ -117,6 +120,16 @@ def test_the_title_stands_alone(path):
     "nbdev makes front matter of the cell with the title, and drops everything in it but the title, the sentence and its settings"
     lost = [line for line in source(cells(path)[0]).splitlines() if line.strip() and not re.match(r"# |> |- \S.*:", line)]
     assert not lost, f"the site would not show {lost[0]!r}: begin a new cell after the sentence"
+
+
+@pytest.mark.parametrize("path", [p for p in notebooks if "Open in Colab" in p.read_text(encoding="utf-8")], ids=lambda p: p.stem)
+def test_a_badge_opens_its_own_notebook(path):
+    "On Colab, where the package is not installed and nothing of its development tools is"
+    text, code = ("\n\n".join(map(source, cells(path, kind))) for kind in (None, "code"))
+    git, branch = (settings["DEFAULT"][name] for name in ("git_url", "branch"))
+    assert re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/([^)\s]+)", text) == [f"{branch}/{path.relative_to(root)}"]
+    assert re.findall(r"!pip .*", code) == [f'!pip install -q "git+{git}@{branch}"']
+    assert not {name.split(".")[0] for name in imports(code)} & {"fastcore", "execnb", "nbdev"}
 
 
 def test_the_sidebar_lists_every_notebook():

@@ -10,6 +10,7 @@ about = config["DEFAULT"]
 repo, owner = re.escape(about["repo"]), r"[\w.-]+"
 addresses = [  # colab first: its address holds the others' words
     (rf"colab\.research\.google\.com/github/{owner}/{repo}/blob/[\w.-]+/", f"colab.research.google.com/github/{about['user']}/{about['repo']}/blob/{about['branch']}/"),
+    (rf"git\+https://github\.com/{owner}/{repo}@[\w.-]+", f"git+{about['git_url']}@{about['branch']}"),  # what a tutorial installs
     (rf"https://github\.com/{owner}/{repo}\b", about["git_url"]),
     (rf"https://{owner}\.github\.io/{repo}\b", about["doc_host"] + about["doc_baseurl"]),
 ]
