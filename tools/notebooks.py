@@ -20,6 +20,7 @@ def save_outputs(path, flags):
         cell.outputs = []  # execnb keeps the old ones where a cell shows nothing
         shell.cell(cell)
         if shell.exc: sys.exit(shell.prettytb(path.relative_to(root)))
+        for out in cell.outputs: out.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # a page without its kernel shows the widget's HTML
     write_nb(nb, path)
 
 
