@@ -72,9 +72,10 @@ def gather_answers(
     answers: Answers, # Of this process
 ) -> Answers:         # Of all processes, in their order
     "Everyone's answers"
-    parts = gather_object([(list(answers), answers.stop_rate)])
-    everything = Answers(p for part, _ in parts for p in part)
-    everything.stop_rate = sum(len(part)*rate for part, rate in parts)/max(len(everything), 1)
+    parts = gather_object([(list(answers), answers.stop_rate, answers.written)])
+    everything = Answers(p for part, *_ in parts for p in part)
+    everything.stop_rate = sum(len(part)*rate for part, rate, _ in parts)/max(len(everything), 1)
+    everything.written = [w for *_, written in parts for w in written]
     return everything
 
 # %% ../nbs/34_generative.ipynb #0580dd10

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reader', 'Writer', 'track_of', 'Predictor']
 
-# %% ../nbs/40_predictor.ipynb #02403148
+# %% ../nbs/40_predictor.ipynb #24bca98e
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from .core import DataError, Prediction, SettingError, best_device, best_precision
 from .extractive import ExtractiveConfig, PadCollator, context_columns, load_reader, merge, row_lengths
-from .generate import choose_settings, generate_answers
+from .generate import Answers, choose_settings, generate_answers, written_tokens
 from .generative import load_writer
 from .spans import TopSpans, top_spans
 from .squad import SCHEMA
@@ -53,7 +53,7 @@ class Reader:
         back = np.argsort(np.argsort(-row_lengths(windows), kind="stable"))
         return TopSpans(*(torch.cat(column)[back] for column in zip(*tops)))
 
-# %% ../nbs/40_predictor.ipynb #c3c7dcb0
+# %% ../nbs/40_predictor.ipynb #73dbfe47
 class Writer:
     "Answers by writing them"
     def __init__(self,
@@ -65,7 +65,7 @@ class Writer:
         self.model, self.tokenizer, self.verbatim, self.batch_tokens = model, tokenizer, verbatim, batch_tokens
         self.config, self.mask_mode = choose_settings(model, None, None)
 
-    def predict(self, questions: Dataset) -> list[Prediction]:
+    def predict(self, questions: Dataset) -> Answers:
         return generate_answers(self.model, self.tokenizer, questions, verbatim=self.verbatim, batch_tokens=self.batch_tokens)
 
 # %% ../nbs/40_predictor.ipynb #8d9b349a
@@ -76,7 +76,7 @@ def track_of(
     try: return (json.loads((Path(folder)/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}).get("track", "")
     except (OSError, ValueError, AttributeError): return ""  # loading says what is wrong
 
-# %% ../nbs/40_predictor.ipynb #aac3ada8
+# %% ../nbs/40_predictor.ipynb #e6ad8c35
 class Predictor:
     "Answers questions with a model folder of either track; make one with `Predictor.from_pretrained`"
     def __init__(self,
@@ -108,14 +108,25 @@ class Predictor:
         if len(questions) == 0: return []
         with torch.autocast(self.model.device.type, self.half, enabled=self.half is not None): return self.answers.predict(questions)
 
+    def _ask(self, question, context):
+        if not isinstance(question, str) or not question.strip(): raise DataError("There is no question: give one as text")
+        if not isinstance(context, str): raise DataError(f"The context must be text, not {type(context).__name__}")
+        row = dict(id="0", title="", context=context, question=question, answers=dict(text=[], answer_start=[]))
+        return self.predict(Dataset.from_list([row], features=SCHEMA))
+
     def answer(self,
         question: str,
         context: str,          # The passage, of any length
         top_k: int = 1,        # More than 1: a list, best first
     ) -> Prediction | list[Prediction]:
         "Answer one question"
-        if not isinstance(question, str) or not question.strip(): raise DataError("There is no question: give one as text")
-        if not isinstance(context, str): raise DataError(f"The context must be text, not {type(context).__name__}")
-        row = dict(id="0", title="", context=context, question=question, answers=dict(text=[], answer_start=[]))
-        best = self.predict(Dataset.from_list([row], features=SCHEMA))[0]
+        best = self._ask(question, context)[0]
         return best if top_k == 1 else [best._replace(text=c.text, score=c.score, start=c.start, end=c.end) for c in best.candidates[:top_k]]
+
+    def answer_tokens(self,
+        question: str,
+        context: str,          # The passage, of any length
+    ) -> tuple[Prediction, list[tuple[str, float]]]: # The answer; its tokens with their probabilities, none where the model points
+        "Answer one question, and show how it was written: what `prediction_view` takes as `written`"
+        answers = self._ask(question, context)
+        return answers[0], written_tokens(answers.written[0], self.tokenizer) if isinstance(self.answers, Writer) else []

@@ -64,7 +64,7 @@ def losses_agree(model, tokenizer, mask_mode="prefix", batch=None):
 
 def answers_agree(model, tokenizer, mask_mode="prefix"):
     rows = prompt_features(questions, tokenizer, LAYOUT, labels=False)
-    ours = decode(model, group_prompts(rows, True), mask_mode, "context_first", 0, 6)
+    ours = dict(decode(model, group_prompts(rows, True), mask_mode, "context_first", 0, 6))
     assert [ours[r].tokens for r in range(len(rows))] == [plain_answer(model, row, "prefix") for row in rows]
 
 
