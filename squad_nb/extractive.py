@@ -187,7 +187,7 @@ class EpochReport(ProgressCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.training_bar is not None: super().on_train_end(args, state, control, **kwargs)
 
-# %% ../nbs/22_extractive.ipynb #8734339e
+# %% ../nbs/22_extractive.ipynb #ffda3485
 def span_losses(
     start_logits: torch.Tensor,    # (batch, length)
     end_logits: torch.Tensor,      # (batch, length)
@@ -285,7 +285,7 @@ class QuestionTrainer(Trainer):
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
-# %% ../nbs/22_extractive.ipynb #4e32cb3c
+# %% ../nbs/22_extractive.ipynb #bc9a5129
 class ExtractiveTrainer(QuestionTrainer):
     "Trains a span head; `evaluate` returns loss, EM and F1, `predict` returns `Prediction`s"
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
