@@ -4,28 +4,33 @@
 
 # %% auto #0
 __all__ = ['MOST_WINDOWS', 'MOST_CHARACTERS', 'MOST_TOKENS', 'Explorer', 'Steps', 'question_rows', 'tokenizer_of', 'own_row',
-           'WindowExplorer', 'question_lines', 'training_row', 'MaskExplorer']
+           'WindowExplorer', 'question_lines', 'training_row', 'MaskExplorer', 'Work', 'load_predictor', 'AskBox',
+           'sides_of', 'in_parts', 'Side', 'PredictionBrowser']
 
-# %% ../nbs/43_widgets.ipynb #f0a19b7c
+# %% ../nbs/43_widgets.ipynb #474c6cd6
 import json, warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 
 import ipywidgets as widgets
 from datasets import Dataset, DatasetDict
 
 from .batching import pack_shared
-from .core import DataError, SettingError, SquadNbError
-from .evaluation import checkpoints
+from .core import DataError, Prediction, SettingError, SquadNbError
+from .evaluation import checkpoints, predictions_of
 from .extractive import load_parts
+from .generate import written_tokens
+from .kinds import ERROR_KINDS, error_kinds
 from .masks import attention_mask, check_sharing, position_ids
+from .metrics import prediction_texts
+from .predictor import Predictor
 from .prompts import PromptConfig, prompt_features
 from .sample import TINY_MODELS, tiny_model
 from .squad import SCHEMA, load_squad
-from .views import Html, View, labels_view, mask_view, quoted, shown, tag, windows_view
+from .views import Html, View, labels_view, mask_view, prediction_view, quoted, shown, tag, windows_view
 from .windows import window_features
 
 # %% ../nbs/43_widgets.ipynb #ad880545
@@ -159,7 +164,7 @@ class Steps(widgets.Box):
 
     def _enable(self, change=None) -> None: self.less.disabled, self.more.disabled = self.number.value <= 1, self.number.value >= self.number.max or self.number.disabled
 
-# %% ../nbs/43_widgets.ipynb #ef6a1673
+# %% ../nbs/43_widgets.ipynb #2cd555e6
 def question_rows(
     source: Dataset | str | Path | Mapping | Iterable[Mapping], # A data set, what `load_squad` takes, a row, or rows; a row needs a context
 ) -> Dataset:
@@ -171,7 +176,9 @@ def question_rows(
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or not isinstance(row.get("context"), str): raise DataError(f"Row {i} of the questions has no context: a row is {{'context': …, 'question': …, 'answers': …}}")
     blank = dict(title="", question="", answers=dict(text=[], answer_start=[]))
-    return Dataset.from_list([dict(id=str(i)) | blank | {k: v for k, v in row.items() if k in SCHEMA} for i, row in enumerate(rows)], features=SCHEMA)
+    rows = [dict(id=str(i)) | blank | {k: v for k, v in row.items() if k in SCHEMA} for i, row in enumerate(rows)]
+    try: return Dataset.from_dict({k: [row[k] for row in rows] for k in SCHEMA}, features=SCHEMA)
+    except (AttributeError, TypeError, ValueError) as e: raise DataError(f"These rows are no questions: {str(e).partition(chr(10))[0]}") from e  # a half of a character is one of them
 
 class _NoWeights:
     "In the place of a model of which only the tokenizer is wanted"
@@ -188,7 +195,7 @@ def tokenizer_of(
     _, tokenizer, _ = load_parts(_NoWeights, folder, "a model")
     return tokenizer, json.loads((folder/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}
 
-# %% ../nbs/43_widgets.ipynb #e501add4
+# %% ../nbs/43_widgets.ipynb #baac6bbe
 def own_row(
     context: str,
     question: str,
@@ -197,6 +204,7 @@ def own_row(
 ) -> dict: # In the common schema
     "A question of one's own; raises `DataError` for an empty passage, or an answer that is not in it"
     if not context.strip(): raise DataError("There is no passage: write one, or choose a question")
+    if any("\ud800" <= c <= "\udfff" for c in context + question): raise DataError("The text holds half of a character, which no model reads: remove it")
     at = context.find(answer)
     if at < 0: raise DataError(f"The answer {quoted(answer)} does not stand in the passage: copy it from there, letter for letter")
     return dict(id=id, title="", context=context, question=question, answers=dict(text=[answer] if answer else [], answer_start=[at] if answer else []))
@@ -345,3 +353,211 @@ class MaskExplorer(Explorer):
         positions = position_ids(segments, branches).tolist()
         mask = attention_mask(segments, mode, layout, branches).numpy()
         return [mask_view(tokens, segments, mask, mode, layout, branches, positions), labels_view(tokens, labels, segments, row["labels_mask"], positions=positions)]
+
+# %% ../nbs/43_widgets.ipynb #a778c51a
+class Work(widgets.Box):
+    "Long work beside the kernel's own, with a bar while it lasts"
+    def __init__(self):
+        self.bar, self.says, self.thread, self.error = widgets.IntProgress(layout=widgets.Layout(flex="0 1 220px", min_width="0")), widgets.HTML(), None, None
+        super().__init__([self.bar, self.says], layout=widgets.Layout(display="none", flex_flow="row wrap", align_items="center", grid_gap="0 12px"))
+
+    @property
+    def busy(self) -> bool: return self.thread is not None and self.thread.is_alive()
+
+    def tell(self,
+        text: str,      # What is being done
+        done: int = 0,  # How much of it
+        total: int = 1,
+    ) -> None:
+        "Say how far it is"
+        self.bar.max, self.bar.value, self.says.value = max(total, 1), done, tag("span", text, cls="tex2jax_ignore mathjax_ignore")
+
+    def start(self, act: Callable[[], None]) -> None:
+        "Do it, unless something is being done already"
+        if self.busy: return
+        self.error, self.layout.display = None, "flex"
+        self.thread = Thread(target=self._run, args=(act,), daemon=True)
+        self.thread.start()
+
+    def _run(self, act) -> None:
+        try: act()
+        except Exception as e:
+            self.error = e
+            raise
+        finally: self.layout.display = "none"
+
+    def wait(self) -> None:
+        "Until it is done; raises what it raised"
+        if self.thread: self.thread.join()
+        if self.error: raise self.error
+
+# %% ../nbs/43_widgets.ipynb #8ccdbeed
+@contextmanager
+def _no_bars():
+    "transformers loads without a bar in the cell"
+    from transformers.utils import logging
+    on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally: logging.enable_progress_bar() if on else None
+
+def load_predictor(
+    source: str | Path | Predictor, # A model folder, or a run
+) -> Predictor:
+    "A model that answers: that of the run, or of its last checkpoint; raises `ModelError`"
+    if isinstance(source, Predictor): return source
+    folder = Path(source)
+    with _no_bars(): return Predictor.from_pretrained(folder if (folder/"config.json").exists() else checkpoints(folder)[-1])
+
+class AskBox(Explorer):
+    "A box for one's own question, and the answers of models side by side"
+    def __init__(self,
+        models: Mapping[str, str | Path | Predictor], # Model folders or runs by name
+        context: str = "",                            # The passage to begin with
+        question: str = "",                           # The question to begin with
+    ):
+        self.models, self.work = models if isinstance(models, dict) else dict(models), Work()
+        self.passage, self.question = _control(widgets.Textarea, "passage", "100%", rows=5, value=shown(context)), _control(widgets.Text, "question", "220px", value=shown(question), placeholder="What do you want to know?")
+        self.button = widgets.Button(description="Ask", button_style="primary", layout=widgets.Layout(width="5em"))
+        self._offered = self.passage.value
+        super().__init__(_row(self.passage), _row(self.question, self.button), self.work)
+        self.button.on_click(self.ask)
+        self.question.on_msg(lambda box, content, buffers: self.ask() if content.get("event") == "submit" else None)  # the enter key
+
+    def caption(self) -> str: return f"Asked: {self.question.value}" if self.views else "Nothing was asked."
+
+    def offer(self, context: str) -> None:
+        "Put a passage into the box, unless somebody has written another one there"
+        if self.passage.value == self._offered: self.passage.value = self._offered = shown(context)
+
+    def ask(self, button=None) -> None:
+        "Ask what stands in the boxes"
+        self.work.start(self.redraw)
+
+    def draw(self) -> dict[str, View]:
+        question, context, views = self.question.value, self.passage.value, {}
+        own_row(context, question)
+        if not question.strip(): raise DataError("There is no question: write one")
+        for i, name in enumerate(self.models):
+            self.work.tell(f"{name} reads", i, len(self.models))
+            self.models[name] = load_predictor(self.models[name])
+            prediction, written = self.models[name].answer_tokens(question, context)
+            views[name] = prediction_view(context, prediction, question=question, written=written)
+        return views
+
+# %% ../nbs/43_widgets.ipynb #33e324a5
+def sides_of(
+    source: str | Path | Mapping | Iterable[Prediction], # A run, a folder of runs, a file {id: text}, predictions; or several of them by name
+    ids: Collection[str] = (), # Of questions: a mapping of these is one side, {id: text}
+) -> dict[str, str | Path | dict | Iterable[Prediction]]: # By name
+    "What stands side by side"
+    if isinstance(source, Mapping): return dict(predictions=dict(source)) if source and {*source} <= {*ids} else dict(source)
+    if not isinstance(source, (str, Path)): return dict(predictions=list(source))
+    folder = Path(source)
+    def is_run(path): return (path/"config.json").exists() or any(path.glob("checkpoint-*"))
+    runs = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and is_run(path)} if folder.is_dir() and not is_run(folder) else {}
+    return runs or {folder.resolve().name: source}
+
+def in_parts(
+    predictor: Predictor,
+    questions: Dataset,
+    tell: Callable[[int], None], # Called with the number of questions that are answered
+    size: int = 120,             # Questions a part
+) -> tuple[list[Prediction], list]: # Answers, and of a model that writes what it wrote, None of one that points
+    "Answer a data set in parts, so that it can be said how far it is"
+    said, written = [], []
+    for i in range(0, len(questions), size):
+        tell(i)
+        some = predictor.predict(questions.select(range(i, min(i + size, len(questions)))))
+        said += some
+        written += getattr(some, "written", [None]*len(some))
+    return said, written
+
+# %% ../nbs/43_widgets.ipynb #befab77d
+class Side:
+    "The answers of one model or file, and their kinds"
+    def __init__(self, name: str, source, questions: Dataset | None, outside: Collection[str], tell: Callable):
+        self.name, self.predictor, self.said, self.written, self.kinds = name, None, {}, {}, []
+        if isinstance(source, (str, Path)) and not Path(source).is_file() or isinstance(source, Predictor): self.predictor = load_predictor(source)
+        if questions is None: return
+        said = source if isinstance(source, (dict, list)) else None
+        if self.predictor:
+            said, written = in_parts(self.predictor, questions, lambda n: tell(f"{name} answers question {n + 1:,} of {len(questions):,}", n, len(questions)))
+            self.written = dict(zip(questions["id"], written))
+        elif said is None: said = predictions_of(source, questions)
+        if not prediction_texts(said): raise DataError("There are no predictions")
+        self.judged = any(answers["text"] for answers in questions["answers"])
+        self.kinds = [row["kind"] for row in error_kinds(said, questions, outside)] if self.judged else ["not judged"]*len(questions)
+        self.said = said if isinstance(said, dict) else {p.id: p for p in said}
+
+    def view(self, row: Mapping) -> View:
+        "Its answer to a question"
+        written = self.written.get(row["id"])
+        pieces = () if written is None else written_tokens(written, self.predictor.tokenizer)
+        return prediction_view(row["context"], self.said.get(row["id"], ""), row["answers"] if self.judged else None, row["question"], written=pieces)
+
+# %% ../nbs/43_widgets.ipynb #852c76cd
+class PredictionBrowser(Explorer):
+    "Answers side by side, question by question, chosen by kind; and a box to ask the models"
+    def __init__(self,
+        sources,                        # A run, a folder of runs, a file {id: text}, predictions; or several of them by name
+        questions=None,                 # Data set, what `load_squad` takes, or rows; None = test.json beside the runs, and without one only asking
+        outside: Collection[str] = (),  # Questions whose answers no window holds, for their kind
+    ):
+        self.sources, self.given, self.outside, self.sides, self.questions, self.left, self.work = sources, questions, outside, None, None, [], Work()
+        self.side, self.kind, self.steps, self.asker = _control(widgets.Dropdown, "answers of"), _control(widgets.Dropdown, "kind", options=[("all", "")]), Steps("question"), AskBox({})
+        self.pick, self.below = _row(self.side, self.kind, self.steps, display="none"), widgets.VBox([widgets.HTML("<b>Ask the models</b>"), self.asker], layout=widgets.Layout(display="none"))
+        super().__init__(self.work, self.pick, below=[self.below])
+        self.side.observe(self.choose, "value"); self.kind.observe(self.choose, "value")
+        self.steps.number.observe(self.redraw, "value")
+        self.work.start(self.redraw)
+
+    def wait(self):
+        "Until all models have answered; raises what no one foresaw"
+        self.work.wait(); self.asker.work.wait()
+        return self
+
+    def caption(self) -> str: return f"Question {self.steps.at + 1:,} of {len(self.left):,}{f', {self.kind.value}' if self.kind.value else ''}." if self.left else ""
+
+    def load(self) -> None:
+        "Ask all models, once; raises `DataError` when there is nothing to show"
+        if self.sides is not None: return
+        beside = Path(self.sources)/"test.json" if isinstance(self.sources, (str, Path)) else None
+        given = beside if self.given is None and beside and beside.exists() else self.given
+        self.questions, sides = None if given is None else question_rows(given), {}
+        for name, source in sides_of(self.sources, self.questions["id"] if self.questions is not None else ()).items():
+            self.work.tell(f"{name} is loaded")
+            try: sides[name] = Side(name, source, self.questions, self.outside, self.work.tell)
+            except SquadNbError as e: self.remarks.append(f"{name}: {e}")
+        if not sides: raise DataError("; ".join(self.remarks) or "There are no predictions, and no model to ask: give a run, a folder of runs, a file {id: text}, or predictions")
+        with self.quiet(draw=False): self.unfold(sides)
+
+    def unfold(self, sides: dict[str, Side]) -> None:
+        "Show the controls that have something to do"
+        self.sides, browse = sides, self.questions is not None
+        self.asker.models.update({name: s.predictor for name, s in sides.items() if s.predictor})
+        self.pick.layout.display, self.side.layout.display = "flex" if browse else "none", None if len(sides) > 1 else "none"
+        self.below.layout.display = None if self.asker.models else "none"
+        self.side.options, self.side.value = [*sides], next(iter(sides))
+        if browse: self.filter()
+
+    def filter(self, side_changed: bool = True) -> None:
+        "Count the kinds of the chosen side, and leave the questions of the chosen one"
+        kinds, kind = self.sides[self.side.value].kinds, self.kind.value
+        if side_changed: self.kind.options = [(f"all ({len(kinds):,})", ""), *((f"{k} ({n:,})", k) for k in ERROR_KINDS if (n := kinds.count(k)))]
+        self.kind.value = kind if kind in kinds else ""
+        self.left = [i for i, k in enumerate(kinds) if self.kind.value in ("", k)]
+        self.steps.count(len(self.left))
+
+    def choose(self, change) -> None:
+        "Another side or kind"
+        if not self._quiet:
+            with self.quiet(): self.filter(change["owner"] is self.side)
+
+    def draw(self) -> dict[str, View]:
+        self.load()
+        if not self.left: return {}
+        i = self.left[self.steps.at]
+        row = self.questions[i]
+        self.asker.offer(row["context"])
+        return {f"{name}: {side.kinds[i]}": side.view(row) for name, side in self.sides.items()}
