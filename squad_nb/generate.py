@@ -362,7 +362,7 @@ def _span_of(
     ends = [b for b in rule.passage.edges if start < b <= at and not rule.passage.blank(b - 1)]
     return (rule.passage.edges[start], rule.passage.edges[max(ends)]) if ends else None
 
-# %% ../nbs/33_generate.ipynb #adc90753
+# %% ../nbs/33_generate.ipynb #d4e55491
 class Answers(list):
     "`Prediction`s, and how the model wrote them"
     stop_rate: float = 1.0       # Share of answers, over all windows, that ended with end-of-text
@@ -376,16 +376,23 @@ def _check_obedience(model: PreTrainedModel) -> None:
     if _obedient.get(model) != kind: check_attention(model)
     _obedient[model] = kind
 
+def _reach(model: PreTrainedModel) -> list[tuple[int, str]]:
+    "How far a model sees, and why; raises `ModelError` for one that remembers otherwise than by keys and values"
+    layers = DynamicCache(config=model.config).layers
+    others = {type(layer).__name__ for layer in layers} - {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
+    if others: raise ModelError(f"{type(model).__name__} remembers by more than keys and values ({', '.join(sorted(others))}), so its answers cannot be written side by side")
+    reach = [(getattr(model.config.get_text_config(), "max_position_embeddings", None), "positions")]
+    return [(n, what) for n, what in reach + [(getattr(layer, "sliding_window", None), "tokens in view of its sliding window") for layer in layers] if n]
+
 def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) -> None:
-    "Raise `SettingError` when the longest prompt with its answer has more tokens than the model has positions or sees at once, `ModelError` when the model remembers in another way than by keys and values"
-    layers, longest = DynamicCache(config=model.config).layers, max(map(len, prompts["input_ids"]), default=0)
-    others = {type(layer).__name__ for layer in layers} - {"DynamicLayer", "DynamicSlidingWindowLayer"}
-    if others: raise ModelError(f"{type(model).__name__} keeps more than keys and values ({', '.join(sorted(others))}), so its answers cannot be written side by side: take a model that attends to all its tokens")
-    limits = [(getattr(model.config.get_text_config(), "max_position_embeddings", None), "positions"), *((layer.sliding_window, "tokens in view of some layers") for layer in layers if layer.is_sliding)]
-    room, what = min(((n, what) for n, what in limits if n), default=(None, ""))
-    if room and longest + config.max_answer_length > room:
-        raise SettingError(f"The longest prompt has {longest} tokens and its answer up to {config.max_answer_length}, but the model only {room} {what}: lower max_context_length, "
-                           f"to at most {room - longest - config.max_answer_length + config.max_context_length}")
+    "Raises `SettingError` when the longest prompt with its answer has more tokens than the model has positions or sees at once"
+    reach, lengths = _reach(model), [*map(len, prompts["input_ids"])]
+    longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
+    if longest is None or not reach or lengths[longest] + config.max_answer_length <= min(reach)[0]: return
+    room, what = min(reach)
+    held = min(config.max_context_length, prompts[longest]["segments"].count(0))  # less than the limit where contexts are short
+    raise SettingError(f"The longest prompt has {lengths[longest]} tokens and its answer up to {config.max_answer_length}, but the model only {room} {what}: lower max_context_length, "
+                       f"to at most {held + room - lengths[longest] - config.max_answer_length}")
 
 # %% ../nbs/33_generate.ipynb #39c03fb0
 class Asked(NamedTuple):

@@ -1,10 +1,11 @@
 "Bugs that still train, planted one by one: each must turn a comparison with the plain way red. And a LoRA model, trained, merged and asked"
 import numpy as np, pytest, torch
 import torch.nn.functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from squad_nb import generate, generative
 from squad_nb.batching import PromptCollator, pack_shared
+from squad_nb.core import SettingError
 from squad_nb.extractive import training_arguments
 from squad_nb.generate import decode, generate_answers, group_prompts
 from squad_nb.generative import GenerativeTrainer, answer_losses, load_writer
@@ -113,9 +114,57 @@ def test_positions_that_do_not_restart_are_caught(model, tokenizer, monkeypatch)
     with pytest.raises(AssertionError): answers_agree(model, tokenizer)
 
 
+def pool_agrees(model, tokenizer, batch_tokens, limit=6):
+    "Answers that end at different steps, some in the same group, from a pool that is filled again: each as if it were alone"
+    rows = prompt_features(questions, tokenizer, LAYOUT, labels=False)
+    ours = dict(decode(model, group_prompts(rows, True, 3), "prefix", "context_first", 0, limit, batch_tokens=batch_tokens))
+    plain = [plain_answer(model, row, "prefix", limit) for row in rows]
+    assert len({len(tokens) for tokens in plain}) > 2
+    assert [ours[r].tokens for r in range(len(rows))] == plain
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 600, 1200, 100_000])
+def test_a_pool_changes_no_answer(model, tokenizer, batch_tokens): pool_agrees(model, tokenizer, batch_tokens)
+
+
+def test_rows_that_do_not_move_up_are_caught(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(generate.Rows, "move", lambda *args: None)
+    with pytest.raises(AssertionError): pool_agrees(model, tokenizer, 100_000)
+
+
+def test_rows_that_see_what_stood_there_before_are_caught(model, tokenizer, monkeypatch):
+    groups = group_prompts(prompt_features(questions, tokenizer, LAYOUT, labels=False), True)
+    def scores(): return [written.score for _, written in sorted(decode(model, groups, "prefix", "context_first", 0, 6), key=lambda pair: pair[0])]
+    clean, step = scores(), generate.Decoder.step
+    def blind(self, tokens):
+        with monkeypatch.context() as patch:
+            patch.setattr(generate, "additive_mask", lambda mask, dtype: additive_mask(torch.ones_like(mask), dtype))
+            step(self, tokens)
+    monkeypatch.setattr(generate.Decoder, "step", blind)
+    assert not np.allclose(scores(), clean)
+
+
+def test_verbatim_answers_do_not_depend_on_the_pool(model, tokenizer):
+    said = [generate_answers(model, tokenizer, questions, "prefix", LAYOUT, verbatim=True, batch_tokens=n, share_context=share) for n, share in ((1, False), (600, True), (8192, True))]
+    assert [p.text for p in said[0]] == [p.text for p in said[1]] == [p.text for p in said[2]]
+    for p, w in zip(said[2], said[2].written):
+        assert p.score == pytest.approx(w.score) and len(w.logprobs) == len(w.tokens) + w.stopped
+
+
+def test_a_sliding_window_is_enough_or_refused(tokenizer):
+    ids = dict(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, initializer_range=0.4, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    torch.manual_seed(3)
+    model = MistralForCausalLM(MistralConfig(**ids, sliding_window=170)).double().eval()  # less than a group of several branches, more than a prompt
+    rows = prompt_features(questions, tokenizer, LAYOUT, labels=False)
+    assert max(map(len, rows["input_ids"])) + 6 <= 170 < max(len(g.input_ids) for g in group_prompts(rows, True))
+    answers = generate_answers(model, tokenizer, questions, "causal", LAYOUT)
+    assert [w.tokens for w in answers.written] == [plain_answer(model, row, "causal") for row in rows]
+    model.config.sliding_window = 64
+    with pytest.raises(SettingError, match="sliding window"): generate_answers(model, tokenizer, questions, "causal", LAYOUT)
+
+
 def test_a_row_that_no_model_has_positions_for_is_refused(tokenizer):
     model, _ = load_writer("tiny-gpt2")
-    from squad_nb.core import SettingError
     with pytest.raises(SettingError, match="positions"): generate_answers(model, tokenizer, from_squad_json(generate_squad(1)).map(lambda row: dict(context=row["context"]*9)), config=PromptConfig(max_context_length=500))
 
 
@@ -125,7 +174,7 @@ def test_questions_without_answers_are_answered_and_not_scored(tokenizer, tmp_pa
     trainer = GenerativeTrainer(model, args, processing_class=tokenizer, config=LAYOUT)
     known = trainer.predict(questions)
     unknown = trainer.predict(questions.map(lambda row: dict(answers=dict(text=[], answer_start=[])), features=questions.features))
-    assert unknown.predictions == known.predictions and len(known.predictions) == len(questions)
+    assert unknown.predictions == known.predictions and len(known.predictions) == len(known.predictions.written) == len(questions)
     assert {"test_loss", "test_exact_match"} <= known.metrics.keys() and not {"test_loss", "test_exact_match"} & unknown.metrics.keys()
 
 
