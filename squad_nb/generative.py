@@ -25,7 +25,7 @@ from .metrics import squad_metrics
 from .prompts import PromptConfig, prompt_features
 from .squad import take
 
-# %% ../nbs/34_generative.ipynb #df6f106a
+# %% ../nbs/34_generative.ipynb #2a61aeb2
 def load_writer(
     name: str | Path, # A folder, a hub name, a model of the package such as "tiny-gpt2", or a GGUF file
 ) -> tuple:           # (model in fp32, fast tokenizer)
@@ -67,7 +67,7 @@ def labelled_rows(
         raise SettingError(f"The longest sequence has {longest} tokens, but the model only {positions} positions: lower max_context_length, to at most {config.max_context_length - longest + positions}")
     return pack_shared(features) if share else features
 
-# %% ../nbs/34_generative.ipynb #790e4789
+# %% ../nbs/34_generative.ipynb #54b931cc
 def gather_answers(
     answers: Answers, # Of this process
 ) -> Answers:         # Of all processes, in their order
