@@ -52,7 +52,7 @@ def _grid(
     cells = (tag("div", tag("div", tag("bdi", name), style="font:600 14px system-ui,sans-serif;margin:6px 2px 0;overflow-wrap:anywhere"), Html(v.html), style="min-width:0", cls="sqv-side-by-side tex2jax_ignore mathjax_ignore") for name, v in views.items())
     return tag("div", _PLAIN, *cells, style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:0 16px;max-width:1240px")
 
-# %% ../nbs/43_widgets.ipynb #d79d9e5c
+# %% ../nbs/43_widgets.ipynb #e27841d3
 class Explorer(widgets.VBox):
     "Controls above views; `views` is what is shown, `problem` what is said"
     def __init__(self,
@@ -78,7 +78,7 @@ class Explorer(widgets.VBox):
         try:
             with _heard() as notes: views, problem = self.draw(), ""
             notes = [*self.remarks, *notes]
-        except SquadNbError as e: views, problem, notes = [], str(e), []
+        except (SquadNbError, OSError) as e: views, problem, notes = [], str(e), []
         except Exception as e:
             self.show([], f"A fault of this program, please report it: {type(e).__name__}: {e}")
             raise
@@ -391,7 +391,7 @@ class Work(widgets.Box):
         if self.thread: self.thread.join()
         if self.error: raise self.error
 
-# %% ../nbs/43_widgets.ipynb #8ccdbeed
+# %% ../nbs/43_widgets.ipynb #e33166f7
 @contextmanager
 def _no_bars():
     "transformers loads without a bar in the cell"
@@ -436,6 +436,7 @@ class AskBox(Explorer):
 
     def draw(self) -> dict[str, View]:
         question, context, views = self.question.value, self.passage.value, {}
+        if not self.models: raise DataError("There is no model to ask")
         own_row(context, question)
         if not question.strip(): raise DataError("There is no question: write one")
         for i, name in enumerate(self.models):
@@ -445,7 +446,7 @@ class AskBox(Explorer):
             views[name] = prediction_view(context, prediction, question=question, written=written)
         return views
 
-# %% ../nbs/43_widgets.ipynb #33e324a5
+# %% ../nbs/43_widgets.ipynb #4b4e5af9
 def sides_of(
     source: str | Path | Mapping | Iterable[Prediction], # A run, a folder of runs, a file {id: text}, predictions; or several of them by name
     ids: Collection[str] = (), # Of questions: a mapping of these is one side, {id: text}
@@ -457,6 +458,11 @@ def sides_of(
     def is_run(path): return (path/"config.json").exists() or any(path.glob("checkpoint-*"))
     runs = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and is_run(path)} if folder.is_dir() and not is_run(folder) else {}
     return runs or {folder.resolve().name: source}
+
+def _questions_of(source, given) -> Dataset | None:
+    "The questions that are given, or stand beside the runs"
+    if given is None and isinstance(source, (str, Path)) and (Path(source)/"test.json").exists(): given = Path(source)/"test.json"
+    return None if given is None else question_rows(given)
 
 def in_parts(
     predictor: Predictor,
@@ -496,7 +502,7 @@ class Side:
         pieces = () if written is None else written_tokens(written, self.predictor.tokenizer)
         return prediction_view(row["context"], self.said.get(row["id"], ""), row["answers"] if self.judged else None, row["question"], written=pieces)
 
-# %% ../nbs/43_widgets.ipynb #852c76cd
+# %% ../nbs/43_widgets.ipynb #e2e5a6b0
 class PredictionBrowser(Explorer):
     "Answers side by side, question by question, chosen by kind; and a box to ask the models"
     def __init__(self,
@@ -522,13 +528,11 @@ class PredictionBrowser(Explorer):
     def load(self) -> None:
         "Ask all models, once; raises `DataError` when there is nothing to show"
         if self.sides is not None: return
-        beside = Path(self.sources)/"test.json" if isinstance(self.sources, (str, Path)) else None
-        given = beside if self.given is None and beside and beside.exists() else self.given
-        self.questions, sides = None if given is None else question_rows(given), {}
+        self.questions, sides = _questions_of(self.sources, self.given), {}
         for name, source in sides_of(self.sources, self.questions["id"] if self.questions is not None else ()).items():
             self.work.tell(f"{name} is loaded")
             try: sides[name] = Side(name, source, self.questions, self.outside, self.work.tell)
-            except SquadNbError as e: self.remarks.append(f"{name}: {e}")
+            except (SquadNbError, OSError) as e: self.remarks.append(f"{name}: {e}")
         if not sides: raise DataError("; ".join(self.remarks) or "There are no predictions, and no model to ask: give a run, a folder of runs, a file {id: text}, or predictions")
         with self.quiet(draw=False): self.unfold(sides)
 

@@ -103,7 +103,7 @@ def test_bad_input_is_said_in_a_line(tmp_path):
     (tmp_path/"file.json").write_text("{")
     cases = [((Slow(), QUESTIONS), "Slow cannot say which characters"), (("nowhere", QUESTIONS), "There is no folder nowhere"), ((tmp_path/"empty", QUESTIONS), "holds no checkpoint and no model"),
              ((tmp_path/"bare", QUESTIONS), "There is no tokenizer in"), (("tiny-bert", tmp_path/"file.json"), "is not JSON"), (("tiny-bert", [dict(question="Who?")]), "Row 0 of the questions has no context"),
-             (("tiny-bert", [7]), "Row 0"), (("tiny-bert", dict(context="half \ud800")), "These rows are no questions"), (("tiny-bert", dict(context="Ada", answers=7)), "These rows are no questions"), (("tiny-bert", []), "There is no passage"), (("tiny-bert", dict(context=" ")), "characters"), (("tiny-bert", dict(context="x "*20_000)), "40,000 characters")]
+             (("tiny-bert", [7]), "Row 0"), (("x"*5000, QUESTIONS), "File name too long"), (("tiny-bert", dict(context="half \ud800")), "These rows are no questions"), (("tiny-bert", dict(context="Ada", answers=7)), "These rows are no questions"), (("tiny-bert", []), "There is no passage"), (("tiny-bert", dict(context=" ")), "characters"), (("tiny-bert", dict(context="x "*20_000)), "40,000 characters")]
     for kind in (WindowExplorer, MaskExplorer):
         for args, message in cases:
             if kind is MaskExplorer and message in ("characters", "40,000 characters", "There is no passage"): continue
@@ -246,7 +246,7 @@ def test_one_track_only(runs):
 
 
 @pytest.mark.parametrize("sources, message", [({}, "There are no predictions, and no model"), (dict(a={}), "a: There are no predictions"), ([], "There are no predictions"), ("nowhere", "There is no folder nowhere"),
-                                              (dict(a=dict(zz="x")), "answer no question of the data"), (dict(a=dict(q0=7)), "text is needed"), ([7], "a list of Prediction"), (dict(a=Path(__file__)), "is not JSON")])
+                                              (dict(a=dict(zz="x")), "answer no question of the data"), (dict(a=dict(q0=7)), "text is needed"), ([7], "a list of Prediction"), (dict(a=Path(__file__)), "is not JSON"), (dict(zz="so it goes on "*400), "File name too long")])
 def test_nothing_to_show_is_said(sources, message):
     browser = PredictionBrowser(sources, QUESTIONS).wait()
     assert message in browser.problem and not browser.views and browser.pick.layout.display == "none"
@@ -344,6 +344,19 @@ MaskExplorer("tiny-gpt2", questions)
 ---
 PredictionBrowser("runs", questions)
 ---
+import time
+from pathlib import Path
+from squad_nb.widgets import Work
+work = Work()
+def count(n=0):
+    while not Path("stop").exists():
+        work.tell(f"counts {n}", n % 100, 100)
+        n += 1
+        time.sleep(.1)
+work.add_class("counting")
+work.start(count)
+work
+---
 class Faulty(WindowExplorer):
     def draw(self): return super().draw() if self.length.value == 64 else 1/0
 Faulty("tiny-bert", questions, 64, 8)
@@ -427,6 +440,19 @@ def labelled(widget, label): return widget.locator(".jupyter-widgets", has=widge
 def press(handle, key, times=1):
     handle.focus()
     for _ in range(times): handle.page.keyboard.press(key)
+
+
+def test_long_work_is_seen_and_leaves_the_kernel_free(served, page):
+    work, bar = page.locator(".counting"), page.locator(".counting .progress-bar")
+    assert work.inner_text().startswith("counts ") and bar.is_visible()
+    before, widget, expected = work.inner_text(), page.locator(".sqv-WindowExplorer"), WindowExplorer("tiny-bert", QUESTIONS, 32, 8)
+    for key, stride in (("ArrowRight", 9), ("ArrowLeft", 8)):
+        press(widget.locator(".noUi-handle").nth(1), key)
+        expected.stride.value = stride
+        shows(widget.locator(".sqv-sum"), said(expected.views[0]))
+    page.wait_for_function("before => document.querySelector('.counting').innerText != before", arg=before)
+    (served[1].file.parent/"stop").touch()
+    work.wait_for(state="hidden")
 
 
 def test_sliders_move_the_windows(page):
@@ -537,7 +563,7 @@ def test_asking_in_the_page(page, runs):
         for i, model in enumerate((points, writes)):
             shows(answers.nth(i).locator(".sqv-ask"), text)
             shows(answers.nth(i).locator(".sqv-judged + b"), model.answer(text, ADA).text.replace("\n", "⏎") or "no answer")
-        assert answers.nth(1).get_by_text("Token by token").count() == 1 and box.locator(".widget-inline-hbox progress, .progress-bar").locator("visible=true").count() == 0
+        assert answers.nth(1).get_by_text("Token by token").count() == 1 and box.locator(".progress-bar").locator("visible=true").count() == 0
     question.fill(" ")
     box.get_by_role("button", name="Ask").click()
     shows(box.locator("[role=alert]"), "There is no question: write one")
