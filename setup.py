@@ -31,7 +31,7 @@ setup(
     ],
     python_requires=f">={about['min_python']}",
     install_requires=about["requirements"].split(),
-    extras_require={"dev": about["dev_requirements"].split()},
+    extras_require={"s3": about["s3_requirements"].split(), "dev": [*about["dev_requirements"].split(), *about["s3_requirements"].split()]},
     entry_points={"console_scripts": about["console_scripts"].split(), "nbdev": [f"{lib}={lib}._modidx:d"]},
     packages=find_packages(include=[lib, f"{lib}.*"]),
     package_data={lib: ["data/**/*"]},

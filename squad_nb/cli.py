@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'TrainData', 'Output', 'EvalData', 'TestArticles',
            'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
-           'Schedule', 'Patience', 'Seed', 'Resume', 'Side', 'speaks', 'say', 'evaluate', 'lint', 'extractive',
-           'generative', 'predict', 'compare', 'report', 'demo', 'main']
+           'Schedule', 'Patience', 'Seed', 'Resume', 'Side', 'Url', 'speaks', 'say', 'evaluate', 'lint', 'extractive',
+           'generative', 'predict', 'compare', 'report', 'publish', 'fetch', 'demo', 'main']
 
 # %% ../nbs/52_cli.ipynb #bc6a181a
 import functools, json, os
@@ -19,7 +19,7 @@ import typer
 from . import __version__
 from .core import OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
 
-# %% ../nbs/52_cli.ipynb #69e94034
+# %% ../nbs/52_cli.ipynb #cdd534f9
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,  # "[default: 2]" is no markup
                   help="Fine-tune models to answer SQuAD questions. Try: squad_nb demo")
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fine-tune a model: extractive (an encoder points at the answer) or generative (a language model writes it)")
@@ -32,7 +32,7 @@ def speaks(command):
         try: return command(*args, **kwargs)
         except SquadNbError as e: say(f"squad_nb: {e}")
         except KeyboardInterrupt:
-            say("\nStopped. " + _how_to_go_on(kwargs.get("output")))
+            say("\nStopped. " + _how_to_go_on(kwargs.get("output"), "url" in kwargs))
             raise typer.Exit(130)
         raise typer.Exit(1)
     return run
@@ -41,8 +41,9 @@ def say(text: str) -> None:
     "To standard error, for people"
     typer.echo(text, err=True)
 
-def _how_to_go_on(output: Path | None) -> str:
+def _how_to_go_on(output: Path | None, on_its_way: bool = False) -> str:
     "What Ctrl-C left behind"
+    if on_its_way: return "What did not arrive whole counts as not there: the same command goes on."
     from squad_nb.extractive import last_checkpoint
     checkpoint = output and last_checkpoint(output)
     return f"The last checkpoint is {checkpoint}: give the same command with --resume to go on." if checkpoint else "Nothing was saved yet."
@@ -352,6 +353,51 @@ def report(
     else:
         for side in made.sides: typer.echo(f"{side['name']}: EM {side['scores']['exact_match']:.2f}, F1 {side['scores']['f1']:.2f}")
         typer.echo(f"The report is {output}")
+
+# %% ../nbs/52_cli.ipynb #e87cc96c
+Url = Annotated[str, typer.Argument(metavar="URL", help="A folder, a .zip, s3://bucket/prefix, hf://user/model, or another store of fsspec")]
+
+def _said(listing, as_json: bool) -> None:
+    "What is where; why the rest is not"
+    typer.echo(json.dumps(listing.to_dict(), ensure_ascii=False) if as_json else repr(listing))
+    for why in dict.fromkeys(listing.left_out.values()):
+        names = [name for name, reason in listing.left_out.items() if reason == why]
+        say(f"Left out, {why}: {', '.join(names[:3])}{f' and {len(names) - 3} more'*(len(names) > 3)}")
+
+@app.command()
+@speaks
+def publish(
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a run, a checkpoint or a model")],
+    url: Url,
+    data: Annotated[Optional[str], typer.Option(help="What predictions.json answers, for the interval of F1 and the error kinds on the card: SQuAD JSON file, hub name or 'sample'")] = None,
+    trained_on: Annotated[Optional[str], typer.Option(help="Name of the training data for the card, the hub's where it has one")] = None,
+    license: Annotated[Optional[str], typer.Option(help="For the card, as the hub names it: apache-2.0")] = None,
+    include: Annotated[Optional[list[str]], typer.Option(help="Send files of this pattern too, such as report.html; can be given several times. Pickles are never sent")] = None,
+    create: Annotated[bool, typer.Option(help="Make the bucket, or the (private) repository, where it is missing")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only list what would be sent")] = False,
+    force: Annotated[bool, typer.Option(help="Publish beside other things; only files of the same names are replaced")] = False,
+    as_json: AsJson = False,
+):
+    "Send a model and its card to a folder, an archive, a bucket or the hub, and check that it arrived"
+    if as_json: os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    from squad_nb.publish import Listing, address, entry, gather, publish
+    shown, card = address(url).shown, dict(questions=_one_split(data) if data else None, trained_on=trained_on, license=license)
+    if dry_run:
+        parcel, left = gather(model, include or (), **card)
+        _said(Listing(shown, {name: entry(source) for name, source in parcel.items()}, dict.fromkeys(parcel, "would be sent"), left), as_json)
+    else: _said(publish(model, url, include or (), create, force, progress=False if as_json else None, **card), as_json)
+
+@app.command()
+@speaks
+def fetch(
+    url: Url,
+    folder: Annotated[Optional[Path], typer.Argument(metavar="FOLDER", help="New folder; without one, what is there is only listed")] = None,
+    force: Annotated[bool, typer.Option(help="Into a folder that holds something; only files of the same names are replaced")] = False,
+    as_json: AsJson = False,
+):
+    "Bring a published model back, whole or not at all, or list what is there"
+    from squad_nb.publish import fetch, listed
+    _said(fetch(url, folder, force, progress=False if as_json else None) if folder else listed(url), as_json)
 
 # %% ../nbs/52_cli.ipynb #7ae1bd8b
 def _table(rows: list[tuple]) -> None:
