@@ -113,7 +113,7 @@ def answer_side(side, args):
     model.generation_config.update(temperature=None, top_p=None, top_k=None)
     began, used = time.perf_counter(), time.process_time()
     if side == "shared":
-        answers = generate_answers(model.eval(), tokenizer, questions, "causal", config)
+        answers = generate_answers(model, tokenizer, questions, "causal", config)
         said = {p.id: written.tokens for p, written in zip(answers, answers.written)}
     else: said = plain_answers(model, tokenizer, questions, config, side == "sorted")
     return dict(answers_per_second=len(questions)/(time.perf_counter() - began), processor_seconds=time.process_time() - used, peak_mib=peak(), answers=said)
