@@ -3,7 +3,7 @@ import json, os, re, socket, subprocess, sys, threading, time
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
+import pytest, torch
 from datasets import Dataset
 from ipywidgets.widgets.widget import CallbackDispatcher
 from transformers import AutoTokenizer
@@ -328,7 +328,7 @@ import json, torch
 from datasets import Dataset
 from squad_nb.squad import SCHEMA
 from squad_nb.widgets import MaskExplorer, PredictionBrowser, WindowExplorer
-torch.set_num_threads(1)
+torch.set_num_threads(THREADS)
 import logging, threading
 from traitlets.config import Application
 faults = logging.FileHandler("faults")  # else what a callback raises is sent to a page that does not show it
@@ -366,13 +366,14 @@ Faulty("tiny-bert", questions, 64, 8)
 class Server:
     "voila with a notebook, and what it and its kernels wrote"
     def __init__(self, folder):
-        cells = [dict(cell_type="code", id=f"c{i}", metadata={}, source=source, outputs=[], execution_count=None) for i, source in enumerate(CELLS.strip().split("\n---\n"))]
+        # as many threads, and so the same sums, in both processes
+        cells = [dict(cell_type="code", id=f"c{i}", metadata={}, source=source, outputs=[], execution_count=None) for i, source in enumerate(CELLS.replace("THREADS", str(torch.get_num_threads())).strip().split("\n---\n"))]
         write_json(folder/"page.ipynb", dict(cells=cells, metadata=dict(kernelspec=dict(display_name="python3", language="python", name="python3")), nbformat=4, nbformat_minor=5))
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         own = {name: str(folder/"jupyter") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
-        env = os.environ | own | dict(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONPATH=str(conftest.root))
+        env = os.environ | own | dict(HF_HUB_OFFLINE="1", PYTHONPATH=str(conftest.root))
         self.file = folder/"log"
         self.process = subprocess.Popen([sys.executable, "-m", "voila", "page.ipynb", f"--port={self.port}", "--no-browser", "--Voila.ip=127.0.0.1", "--Voila.open_browser=False"], cwd=folder, env=env, stdout=self.file.open("w"), stderr=subprocess.STDOUT)
 
