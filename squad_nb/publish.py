@@ -91,7 +91,7 @@ def check_model(
             with safe_open(folder/name, framework="np"): pass
         except (SafetensorError, OSError) as e: raise ModelError(f"{folder/name} is no whole safetensors file: {e}") from None
 
-# %% ../nbs/51_publish.ipynb #c3b69ad9
+# %% ../nbs/51_publish.ipynb #de0ed144
 class Address(NamedTuple):
     "Where something is published"
     url: str      # As the store's library takes it
@@ -115,7 +115,8 @@ def address(
         raise SettingError(f"The address {protocol}://… holds a name or a key, which would be kept in logs: leave it out, and give keys as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in ~/.aws, or with hf auth login")
     if "::" in text or not rest.strip("/"): raise SettingError(f"{protocol}:// must be followed by one place, as in s3://bucket/prefix")
     if protocol == "file": return Address(rest, "file", rest)
-    return Address(text if "?" in text else text.rstrip("/"), protocol, text.partition("?")[0].rstrip("/"))
+    if "?" in text and not text.partition("?")[0].lower().endswith(".zip"): raise SettingError(f"{text.partition('?')[0]} is followed by a question mark: only the address of one .zip can have one")
+    return Address(text.rstrip("/"), protocol, text.partition("?")[0].rstrip("/"))
 
 _SECRETS = ((r"(?<=://)[^\s/@]*:[^\s@]*@", "***@"), (r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}\b", "***"), (r"\bhf_\w{6,}", "***"), (r"(?i)\b((?:x-amz-)?(?:signature|credential|security-token)|token|secret|password|api_?key)(=|: *)[^&\s,;]+", r"\1\2***"))
 
@@ -131,7 +132,7 @@ def redacted(
     for pattern, instead in _SECRETS: text = re.sub(pattern, instead, text)
     return text
 
-# %% ../nbs/51_publish.ipynb #aaa8c002
+# %% ../nbs/51_publish.ipynb #acbaffe3
 _LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "httpx", "httpx2", "httpcore", "huggingface_hub", "requests", "urllib3", "paramiko", "gcsfs", "google", "azure", "fsspec"}
 _UNREACHED = {"HTTPClientError", "ClientConnectionError", "ClientPayloadError", "ServerTimeoutError", "TransportError", "TimeoutException", "OfflineModeIsEnabled", "ConnectionError", "TimeoutError", "gaierror", "FSTimeoutError"}
 _REFUSED = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "GatedRepoError", "LocalTokenNotFoundError"}
@@ -141,16 +142,21 @@ def _kin(e: BaseException) -> set[str]: return {kind.__name__ for kind in type(e
 def _foreign(e: BaseException) -> bool: return isinstance(e, OSError) or type(e).__module__.partition(".")[0] in _LIBRARIES
 def _status(e: BaseException) -> int | None: return getattr(getattr(e, "response", None), "status_code", None)
 
-def _told(e: Exception, shown: str, room: str, options: dict | None) -> SquadNbError:
+def _told(e: Exception, where: Address, room: str, options: dict | None) -> SquadNbError:
     "An error of some library in our words"
-    text = " ".join((redacted(str(e), options) or type(e).__name__).split())[:300]
+    shown, text = where.shown, " ".join((redacted(str(e), options) or type(e).__name__).split())[:300]
     if getattr(e, "errno", None) in _FULL: return OutputError(f"There is no room left in {room}: {os.strerror(e.errno)}. Make room, and give the same command again")
+    if isinstance(e, PermissionError) and where.protocol == "file": return OutputError(f"{e.filename or room} cannot be read or written: {e.strerror or text}")
     if isinstance(e, PermissionError) or _kin(e) & _REFUSED or _status(e) in (401, 403):
         return OutputError(f"Access to {shown} was denied ({text}): check the keys, and what they are allowed to do")
     if "bucket" in text.lower() and isinstance(e, FileNotFoundError) or _kin(e) & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
         return OutputError(f"{shown} cannot be found ({text}): check the name and the keys, or give --create to make it")
     if _kin(e) & _UNREACHED: return OutputError(f"{shown} cannot be reached ({text}): check the network and the address, and give the same command again")
     return OutputError(f"{shown}: {text}")
+
+def _missing(e: FileNotFoundError) -> None:
+    "Raises the reason when not the file is missing, but the way to it"
+    if e.__cause__ is not None and _kin(e.__cause__) & _UNREACHED: raise e.__cause__ from None
 
 @contextmanager
 def _speaking(where: Address, room: str | None = None, options: dict | None = None):
@@ -159,7 +165,7 @@ def _speaking(where: Address, room: str | None = None, options: dict | None = No
     except SquadNbError: raise
     except Exception as e:
         if not _foreign(e): raise
-        raise _told(e, where.shown, room or where.shown, options) from None  # the chain could show what the message hides
+        raise _told(e, where, room or where.shown, options) from None  # the chain could show what the message hides
 
 # %% ../nbs/51_publish.ipynb #917a16dd
 LIMIT, MOST = 200*2**30, 10_000  # bytes and files of a model; beyond them a manifest is not believed
@@ -197,7 +203,7 @@ def read_manifest(
     if not complete and not unfinished: raise DataError(f"{shown} is not whole: publishing it was interrupted; publish it again")
     return files
 
-# %% ../nbs/51_publish.ipynb #44df4499
+# %% ../nbs/51_publish.ipynb #07b95244
 def _bare(text) -> str:
     "What may stand in a line of a card: no path of a machine, no key, no markup"
     text = str(text)
@@ -206,7 +212,7 @@ def _bare(text) -> str:
 
 def hub_name(name) -> str | None:
     "A name if it can be one of the hub's: no path, and not a model of the package"
-    return name if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not name.startswith(("tiny-", "runs/")) and not os.path.exists(name) else None
+    return name if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and name != "sample" and not name.startswith(("tiny-", "runs/")) and not os.path.exists(name) else None
 
 def card_scores(
     folder: str | Path,  # With run.json, and predictions.json where there were questions to score on
@@ -315,9 +321,15 @@ def gather(
     if CARD not in chosen or card.get("questions") is not None and not by_hand: parcel[CARD] = model_card(folder, **card).encode()
     return dict(sorted(parcel.items())), left
 
-# %% ../nbs/51_publish.ipynb #51b01c7d
+# %% ../nbs/51_publish.ipynb #9e12c7e2
 PACKAGES = dict(s3="'squad_nb[s3]'", s3a="'squad_nb[s3]'", gs="gcsfs", gcs="gcsfs", az="adlfs", abfs="adlfs", sftp="paramiko", ssh="paramiko", smb="smbprotocol", http="aiohttp", https="aiohttp", webdav="webdav4", oss="ossfs", dropbox="dropboxdrivefs")
 BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "oss"} # Protocols whose first word is made only when asked for
+
+def _s3_options(tries: int) -> dict:
+    "How often s3fs tries, and where it makes a bucket: in the region that is set, of which the first must not be named"
+    from botocore.session import get_session
+    region = get_session().get_config_variable("region")
+    return dict(config_kwargs=dict(retries=dict(total_max_attempts=tries, mode="standard"), connect_timeout=10)) | (dict(client_kwargs=dict(region_name=region)) if region not in (None, "us-east-1") else {})
 
 def file_system(
     where: Address,
@@ -330,7 +342,7 @@ def file_system(
     except ImportError as e: raise SettingError(f"{where.protocol}:// needs a package: " + (f"pip install {PACKAGES[where.protocol]}" if where.protocol in PACKAGES else str(e))) from None
     except ValueError: raise SettingError(f"There is no protocol {where.protocol}://: give a folder, a .zip, s3://bucket/prefix, hf://user/model or another of fsspec's, such as gs:// and sftp://") from None
     options = dict(options or {})
-    if where.protocol in ("s3", "s3a"): options = dict(config_kwargs=dict(retries=dict(total_max_attempts=tries, mode="standard"), connect_timeout=10)) | options
+    if where.protocol in ("s3", "s3a"): options = _s3_options(tries) | options
     made = kind(**options, use_listings_cache=False, skip_instance_cache=True)  # keys and listings of an earlier call are not used again
     if where.protocol in ("s3", "s3a"): made.retries = tries
     return made
@@ -352,7 +364,8 @@ class Store:
             self.fs.makedirs(self.root, exist_ok=True)
             return {}
         if self.root in found: raise OutputError(f"{self.where.shown} is a file; give the name of a folder")
-        return {path[len(self.root) + 1:]: info for path, info in found.items() if path.startswith(self.root + "/") and info.get("type") != "directory"}
+        below = {path[len(self.root) + 1:]: info for path, info in found.items() if path.startswith(self.root + "/")}
+        return {name: info for name, info in below.items() if name and not name.endswith("/") and info.get("type") != "directory"}  # some tools keep folders as empty files
 
     def again(self, do: Callable, *args):
         "Try what failed for a reason that may pass"
@@ -366,7 +379,7 @@ class Store:
     def manifest(self, unfinished: bool = False) -> dict[str, dict] | None:
         "The entries of the manifest, None where there is none"
         try: return read_manifest(self.again(self.manifest_text), self.where.shown, unfinished)
-        except FileNotFoundError: return None
+        except FileNotFoundError as e: return _missing(e)
 
     def manifest_text(self) -> bytes:
         with self.fs.open(self.path(MANIFEST), "rb") as file: return file.read(2**24)
@@ -487,7 +500,7 @@ def open_store(
     "A `Store`, or the hub's"
     return (HubStore if where.protocol == "hf" else Store)(where, tries, wait, options)
 
-# %% ../nbs/51_publish.ipynb #a223845f
+# %% ../nbs/51_publish.ipynb #5ec9057d
 @dataclass(frozen=True, repr=False)
 class Listing:
     "What is at an address, file by file; draws itself as a table"
@@ -520,13 +533,20 @@ def _keeps_card(store: Store, there: dict, before: dict) -> bool:
     if CARD not in there or CARD in before and store.right(CARD, before[CARD], there[CARD]): return False
     with store.fs.open(store.path(CARD), "rb") as file: return not is_own_card(file.read(2**22).decode("utf-8", "replace"))
 
+def _plan(store: Store, parcel: dict, there: dict, before: dict) -> tuple[dict, list[str], list[str]]:
+    "The entries, with the tags that were noted; the files that are not there yet; those of an earlier time that no longer belong there"
+    files = {name: entry(source) for name, source in parcel.items()}
+    files = {name: before[name] if before.get(name, {}).get("sha256") == said["sha256"] else said for name, said in files.items()}
+    todo = [name for name, said in files.items() if not store.right(name, said, there.get(name))]
+    return files, todo, [name for name, said in before.items() if name in there and name not in files and store.right(name, said, there[name])]
+
 def _refuse(where: Address, parcel: Iterable[str], there: dict, before: dict | None, force: bool) -> None:
     "Raises `OutputError` when what is there belongs to someone"
     others = sorted(there.keys() - {MANIFEST, CARD} - (before or {}).keys())
     taken = others if before is None else [name for name in others if name in {*parcel}]
     if taken and not force: raise OutputError(f"{where.shown} holds other things, such as {taken[0]}: give another address, or --force to publish beside them (only files of the same names are replaced)")
 
-# %% ../nbs/51_publish.ipynb #7e09323c
+# %% ../nbs/51_publish.ipynb #268c77ae
 def publish(
     folder: str | Path,                # Of a run, a checkpoint or a model
     url: str | Path,                   # A folder, a .zip, s3://bucket/prefix, hf://user/model, …
@@ -551,16 +571,12 @@ def publish(
         there = store.files(create)
         before = store.manifest(unfinished=True) if MANIFEST in there else None
         _refuse(where, parcel, there, before, force)
-        old, notes = before or {}, ()
-        if _keeps_card(store, there, old):
-            del parcel[CARD]
-            notes = (f"The {CARD} that is there was written by hand and stays",)
-        files = {name: entry(source) for name, source in parcel.items()}
-        files = {name: old[name] if old.get(name, {}).get("sha256") == said["sha256"] else said for name, said in files.items()}  # with the tags that were noted
-        todo = [name for name in files if not store.right(name, files[name], there.get(name))]
-        gone = [name for name in old if name in there and name not in files and store.right(name, old[name], there[name])]
+        by_hand = _keeps_card(store, there, before or {})
+        if by_hand: del parcel[CARD]
+        files, todo, gone = _plan(store, parcel, there, before or {})
         if before is None or todo or gone or manifest_text(files) != store.manifest_text():
             files = store.commit(parcel, files, todo, gone) if isinstance(store, HubStore) else put_all(store, parcel, files, todo, gone, workers, progress)
+    notes = (f"The {CARD} that is there was written by hand and stays",) if by_hand else ()
     return Listing(where.shown, files, {name: "sent" if name in todo else "was there" for name in files}, left, notes)
 
 # %% ../nbs/51_publish.ipynb #26d077bc
@@ -638,7 +654,7 @@ def _remove_empty(folder: Path, last: Path) -> None:
         if not path.is_relative_to(last) or any(path.iterdir()): return
         path.rmdir()
 
-# %% ../nbs/51_publish.ipynb #e8476a39
+# %% ../nbs/51_publish.ipynb #779693e2
 def pack(
     path: str | Path,                # New archive
     parcel: dict[str, bytes | Path], # What it holds, by name
@@ -659,6 +675,7 @@ def unpack(
     file,                      # Path of an archive, or an open one
     shown: str,                # What it is called
     to: Path | None = None,    # Where its files go; None: they are only checked
+    read: bool = True,         # Every byte; False: only names and sizes
 ) -> dict[str, dict]:          # The entries of its manifest
     "Check every member of an archive of `pack`, and write the files; raises `DataError`"
     try:
@@ -671,22 +688,22 @@ def unpack(
             files = read_manifest(archive.read(MANIFEST), shown)
             if odd := files.keys() ^ (members.keys() - {MANIFEST}): raise DataError(f"{sorted(odd)[0]} is in {shown} or in its manifest, and not in both")
             if to: _check_room(files, to)
-            for name, said in files.items(): _take(archive, members[name], said, shown, to and to/name)
+            if wrong := [name for name, said in files.items() if members[name].file_size != said["size"]]: raise DataError(f"{wrong[0]} in {shown} is not what was published: its size is another")
+            for name, said in files.items() if read else (): _take(archive, members[name], said, shown, to and to/name)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as e: raise DataError(f"{shown} is not a whole zip archive: {e}") from None
     return files
 
 def _take(archive: zipfile.ZipFile, member: zipfile.ZipInfo, said: dict, shown: str, to: Path | None) -> None:
     "One member, no byte more than it should have"
     total = hashlib.sha256()
-    if member.file_size == said["size"]:
-        if to: to.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(member) as read, open(to or os.devnull, "wb") as write:
-            while part := read.read(2**20):
-                total.update(part)
-                write.write(part)
+    if to: to.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as read, open(to or os.devnull, "wb") as write:
+        while part := read.read(2**20):
+            total.update(part)
+            write.write(part)
     if total.hexdigest() != said["sha256"]: raise DataError(f"{member.filename} in {shown} is not what was published: its checksum is another")
 
-# %% ../nbs/51_publish.ipynb #b898f9b2
+# %% ../nbs/51_publish.ipynb #ba9b28e8
 def _shelf(where: Address, tries: int, wait: float, options: dict | None) -> tuple[Store, str]:
     "The store that an archive lies in, and its name there"
     if where.protocol == "hf": raise SettingError("The hub holds a model's files, not an archive of them: give hf://user/model")
@@ -726,10 +743,10 @@ def _fetch_zip(where: Address, got: Path, tries: int, wait: float, progress: boo
         if where.protocol != "file":
             _check_room({name: dict(size=size)}, got)
             with _progress(size, progress, "fetching") as Bar: store.again(lambda: store.fs.get_file(store.path(name), str(archive), callback=Bar()))
-    except FileNotFoundError: raise DataError(f"There is no file {where.shown}") from None
+    except FileNotFoundError as e: raise _missing(e) or DataError(f"There is no file {where.shown}") from None
     return unpack(archive, where.shown, got)
 
-# %% ../nbs/51_publish.ipynb #ac9b53c3
+# %% ../nbs/51_publish.ipynb #e92b8f3f
 def listed(
     url: str | Path,             # What something was published to
     tries: int = 4,              # Of what failed for a passing reason
@@ -742,9 +759,9 @@ def listed(
         if where.is_zip:
             store, name = _shelf(where, tries, wait, options)
             try:
-                with store.fs.open(store.path(name), "rb") as file: files = unpack(file, where.shown)
-            except FileNotFoundError: raise DataError(f"There is no file {where.shown}") from None
-            return Listing(where.shown, files, dict.fromkeys(files, "whole"))
+                with store.fs.open(store.path(name), "rb") as file: files = unpack(file, where.shown, read=False)
+            except FileNotFoundError as e: raise _missing(e) or DataError(f"There is no file {where.shown}") from None
+            return Listing(where.shown, files, dict.fromkeys(files, "there"))
         store = open_store(where, tries, wait, options)
         files = store.manifest()
         if files is None: raise DataError(f"{where.shown} holds no {MANIFEST}, so nothing was published there: check the address")

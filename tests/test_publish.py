@@ -1,16 +1,17 @@
 "Publishing to a real S3 server on the loopback, through a proxy that breaks things; to folders and archives; to a stand-in of the hub"
-import base64, hashlib, http.client, json, os, re, shutil, signal, subprocess, sys, threading, time, zipfile
+import base64, hashlib, http.client, json, os, re, shutil, signal, subprocess, sys, threading, time, warnings, zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from safetensors.numpy import save_file
 
 from squad_nb.core import DataError, ModelError, OutputError, SettingError, SquadNbError, write_json
 from squad_nb.publish import CARD, MANIFEST, PICKLES, address, entry, fetch, is_own_card, listed, model_card, publish, redacted
 
-boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
@@ -47,7 +48,7 @@ class Proxy(ThreadingHTTPServer):
 
     def __init__(self, target):
         super().__init__(("127.0.0.1", 0), Relay)
-        self.target, self.faults, self.seen, self.lock = target, [], [], threading.Lock()
+        self.target, self.faults, self.seen, self.lock, self.flying, self.peak = target, [], [], threading.Lock(), 0, 0
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def fault(self, line):
@@ -73,7 +74,12 @@ class Relay(BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue" and size == 0: self.send_response_only(100)
         body = self.rfile.read(size) if "chunked" not in self.headers.get("Transfer-Encoding", "") else self.chunks()
         if what in ("500", "503"): return self.answer(int(what), {}, b"<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>")
-        if what == "slow": time.sleep(0.5)
+        if what == "slow":
+            with self.server.lock:
+                self.server.flying += 1
+                self.server.peak = max(self.server.peak, self.server.flying)
+            time.sleep(0.3)
+            with self.server.lock: self.server.flying -= 1
         if what == "stop": os.kill(os.getpid(), signal.SIGINT)
         upstream = http.client.HTTPConnection(*self.server.target)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect", "content-length")}
@@ -109,7 +115,7 @@ class Relay(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()
     server.stop()
@@ -187,6 +193,15 @@ def test_a_file_of_several_parts(s3, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="not whole"): fetch("s3://models/other", tmp_path/"half", **FAST)
 
 
+def test_files_are_sent_and_fetched_side_by_side(s3, model, tmp_path, capsys):
+    s3.faults = [("PUT .*(token|run|model.safe|README)", "slow", 99)]
+    publish(model, "s3://models/reader", tries=1, progress=True)
+    assert s3.peak >= 2 and "sending" in capsys.readouterr().err
+    s3.peak, s3.faults = 0, [("GET .*(token|run|model.safe|README)", "slow", 99)]
+    fetch("s3://models/reader", tmp_path/"back", **FAST)
+    assert s3.peak >= 2 and capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("fault", [("PUT .*config.json", "500"), ("PUT .*model.safetensors", "cut"), ("GET .*run.json", "half"), ("GET .*list-type", "503"), ("HEAD .*tokenizer", "500"), ("GET .*manifest", "cut")], ids="{0[0]} {0[1]}".format)
 def test_what_passes_is_tried_again(s3, model, tmp_path, fault):
     s3.faults = [(*fault, 1)]
@@ -216,12 +231,17 @@ def test_damage_on_the_way_is_found(s3, model, tmp_path):
     with pytest.raises(DataError, match="model.safetensors is not there as it was sent"): publish(model, "s3://models/other", **FAST)
 
 
-def test_a_bucket_is_made_when_asked(s3, model):
+def test_a_bucket_is_made_when_asked(s3, model, monkeypatch):
     with pytest.raises(OutputError, match="no bucket fresh.*--create"): publish(model, "s3://fresh/reader", **FAST)
     publish(model, "s3://fresh/reader", create=True, **FAST)
     assert objects(s3, "fresh").keys() == {f"reader/{name}" for name in SENT | {MANIFEST}}
     with pytest.raises(OutputError, match="--create"): publish(model, "s3://fresh2/reader.zip", **FAST)
     publish(model, "s3://fresh2/reader.zip", create=True, **FAST)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    publish(model, "s3://fresh3/reader", create=True, **FAST)
+    assert s3.client.get_bucket_location(Bucket="fresh3")["LocationConstraint"] == "eu-central-1"
+    s3.client.put_object(Bucket="models", Key="folder/")  # as consoles make folders
+    publish(model, "s3://models/folder", **FAST)
 
 
 def test_other_things_stay(s3, model, tmp_path):
@@ -241,7 +261,7 @@ def test_an_archive_in_a_bucket(s3, model, tmp_path):
     publish(model, "s3://models/a/reader.zip", **FAST)
     assert [*objects(s3)] == ["a/reader.zip"]
     assert {*publish(model, "s3://models/a/reader.zip", **FAST).states.values()} == {"was there"}
-    assert {*listed("s3://models/a/reader.zip").states.values()} == {"whole"}
+    assert {*listed("s3://models/a/reader.zip").states.values()} == {"there"}
     fetch("s3://models/a/reader.zip", tmp_path/"back", **FAST)
     assert tree(tmp_path/"back").keys() == SENT | {MANIFEST}
     write_json(model/"config.json", dict(model_type="other"))
@@ -327,6 +347,12 @@ def test_a_user_s_folder(model, tmp_path):
     got = fetch(tmp_path/"shelf", mine, force=True, progress=False)
     assert (mine/"diary.txt").read_text() == "dear diary" and (mine/"README.md").read_text() == "# by hand" and "by hand" in got.notes[0]
     assert entry(mine/"config.json") == entry(model/"config.json")
+    (tmp_path/"empty").mkdir()
+    assert tree(tmp_path/"empty") == {} and fetch(tmp_path/"shelf", tmp_path/"empty", progress=False).notes == () and tree(tmp_path/"empty").keys() == SENT | {MANIFEST}
+    for do in (fetch, publish):
+        with pytest.raises(OutputError, match="is a file"): do(tmp_path/"shelf", mine/"diary.txt", progress=False)
+    with pytest.raises(DataError, match="nothing was published"): fetch(tmp_path/"nowhere", tmp_path/"x/y/z", progress=False)
+    assert not (tmp_path/"x").exists()
     with pytest.raises(SettingError, match="itself"): publish(model, model, force=True, progress=False)
     (tmp_path/"outside").mkdir()
     (tmp_path/"linked").mkdir()
@@ -397,6 +423,29 @@ import os; print(os.listdir("{tmp_path}/small"))"""
     assert "There is no room left in" in said.stdout and said.stdout.endswith("[]\n"), said.stdout + said.stderr
 
 
+def test_from_a_web_server(model, tmp_path):
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler
+    publish(model, tmp_path/"web/reader", progress=False)
+    publish(model, tmp_path/"web/reader.zip", progress=False)
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path/"web"))
+    threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{web.server_address[1]}"
+        for i, name in enumerate(("reader", "reader.zip", "reader.zip?Signature=abc")):
+            assert {*fetch(f"{url}/{name}", tmp_path/f"back{i}", **FAST).files} == SENT
+        with pytest.raises(DataError, match="nothing was published"): fetch(f"{url}/none", tmp_path/"none", **FAST)
+        with pytest.raises(DataError, match="There is no file") as said: fetch(f"{url}/none.zip?Signature=abc", tmp_path/"none", **FAST)
+        assert "abc" not in str(said.value)
+    finally:
+        web.shutdown()
+        web.server_close()
+    for name in ("reader", "reader.zip"):
+        with pytest.raises(OutputError, match="cannot be reached"): fetch(f"{url}/{name}", tmp_path/"none", tries=1, progress=False)
+
+
 # Archives that were not made by us
 
 def test_members_of_an_archive(model, tmp_path):
@@ -413,6 +462,7 @@ def test_members_of_an_archive(model, tmp_path):
     bad = dict(up=("../x.json", b"", 0o644), absolute=("/x.json", b"", 0o644), link=("x.json", b"/etc/passwd", 0o120777), device=("x.json", b"", 0o020644), twice=("config.json", b"{}", 0o644),
                case=("CONFIG.json", b"{}", 0o644), pickle=("x.pkl", b"", 0o644), unknown=("x.json", b"", 0o644), windows=("c:x.json", b"", 0o644), folder=("x/", b"", 0o40755))
     for name, member in bad.items():
+        warnings.simplefilter("ignore")  # zipfile's, of two members of one name
         with pytest.raises(DataError): fetch(made(lambda rows: [member, *rows]), tmp_path/"back", progress=False)
         with pytest.raises(DataError): fetch(made(lambda rows: [*rows, member]), tmp_path/"back", progress=False)
     with pytest.raises(DataError, match="not in both"): fetch(made(lambda rows: [row for row in rows if row[0] != "config.json"]), tmp_path/"back", progress=False)
@@ -459,7 +509,7 @@ def test_messages_are_redacted(monkeypatch):
     assert not [leak for leak in ("abc123", "zzz", "AKIA", "environment", "a:b@", SECRET) if leak in said], said
 
 
-@pytest.mark.parametrize("url, says", [("nowhere://x", "no protocol nowhere"), ("gs://bucket/x", "pip install gcsfs"), ("s3:/bucket/x", "two slashes"), ("", "no address"), ("zip://x::s3://y", "one place"), ("https://example.org/x", "read from"), ("hf://model", "hf://user/model"), ("hf://datasets/user/x", "hf://user/model")])
+@pytest.mark.parametrize("url, says", [("nowhere://x", "no protocol nowhere"), ("gs://bucket/x", "pip install gcsfs"), ("s3:/bucket/x", "two slashes"), ("", "no address"), ("zip://x::s3://y", "one place"), ("https://example.org/x", "read from"), ("https://example.org/x?a=1", "question mark"), ("hf://user/model/x.zip", "archive"), ("hf://model", "hf://user/model"), ("hf://datasets/user/x", "hf://user/model")])
 def test_addresses_that_are_none(url, says, model):
     with pytest.raises(SettingError, match=re.escape(says)): publish(model, url, progress=False)
 
@@ -537,13 +587,13 @@ def test_colab_gets_the_file(model, tmp_path, monkeypatch):
     assert download_link("run") is None and got == ["run.zip"] and zipfile.is_zipfile("run.zip")
 
 
-# The hub, as far as a stand-in on the loopback goes: regular files, one commit, ranges, refusals
+# The hub, as far as a stand-in on the loopback goes: regular and LFS files, one commit, ranges, refusals
 
 class Hub(ThreadingHTTPServer):
     daemon_threads = True
     def __init__(self):
         super().__init__(("127.0.0.1", 0), HubRelay)
-        self.repos, self.seen, self.private = {}, [], {}
+        self.repos, self.seen, self.private, self.lfs, self.uploads = {}, [], {}, False, {}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
 
@@ -563,6 +613,9 @@ class HubRelay(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, hub = self.path.partition("?")[0], self.server
         hub.seen.append(f"{self.command} {path}")
+        if path.startswith("/upload/"):
+            hub.uploads[path.rpartition("/")[2]] = body
+            return self.answer(200)
         if self.headers.get("Authorization") != "Bearer hf_right": return self.answer(401, dict(error="Invalid username or password."), X_Error_Message="Invalid credentials in Authorization header")
         if path == "/api/repos/create":
             said = json.loads(body)
@@ -575,7 +628,12 @@ class HubRelay(BaseHTTPRequestHandler):
         name = next((name for name in hub.repos if f"/{name}" in path), None)
         if name is None: return self.answer(404, dict(error="Repository not found"), X_Error_Code="RepoNotFound")
         files, sha = hub.repos[name], "0"*40
-        blob = lambda data: dict(size=len(data), oid=hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest())
+        def blob(data):
+            large = dict(lfs=dict(size=len(data), oid=hashlib.sha256(data).hexdigest(), pointerSize=130)) if hub.lfs and len(data) > 10_000 else {}
+            return dict(size=len(data), oid=hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()) | large
+        if path.endswith("/lfs/objects/batch"):
+            to = f"http://127.0.0.1:{hub.server_address[1]}/upload/{name}/"
+            return self.answer(200, dict(transfer="basic", objects=[o | dict(actions=dict(upload=dict(href=to + o["oid"]))) for o in json.loads(body)["objects"]]))
         if f"/resolve/" in path:
             data = files.get(re.sub(r".*/resolve/[^/]+/", "", path))
             if data is None: return self.answer(404, b"", X_Error_Code="EntryNotFound")
@@ -584,10 +642,11 @@ class HubRelay(BaseHTTPRequestHandler):
             if not part: return self.answer(200, data, **more)
             a, b = int(part[1]), int(part[2] or len(data) - 1)
             return self.answer(206, data[a:b + 1], Content_Range=f"bytes {a}-{b}/{len(data)}", **more)
-        if "/preupload/" in path: return self.answer(200, dict(files=[dict(path=f["path"], uploadMode="regular", shouldIgnore=False) for f in json.loads(body)["files"]]))
+        if "/preupload/" in path: return self.answer(200, dict(files=[dict(path=f["path"], uploadMode="lfs" if hub.lfs and f["size"] > 10_000 else "regular", shouldIgnore=False) for f in json.loads(body)["files"]]))
         if "/commit/" in path:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file": files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                if line["key"] == "lfsFile": files[line["value"]["path"]] = hub.uploads[line["value"]["oid"]]
                 if line["key"] == "deletedFile": del files[line["value"]["path"]]
             return self.answer(200, dict(commitUrl=f"https://huggingface.co/{name}/commit/{sha}", commitOid=sha, hookOutput=""))
         if "/paths-info/" in path:
@@ -602,6 +661,7 @@ class HubRelay(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     from huggingface_hub import constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its servers have no stand-in
     hub = Hub()
     hub.options = dict(endpoint=f"http://127.0.0.1:{hub.server_address[1]}", token="hf_right")
     yield hub
@@ -609,14 +669,17 @@ def hub(monkeypatch):
     hub.server_close()
 
 
-def test_the_hub(hub, model, tmp_path):
+@pytest.mark.parametrize("lfs", [False, True], ids=["regular", "lfs"])
+def test_the_hub(hub, model, tmp_path, lfs):
+    hub.lfs = lfs
     more = dict(options=hub.options, progress=False, tries=1)
     with pytest.raises(OutputError, match="no model ada/reader.*--create"): publish(model, "hf://ada/reader", **more)
     sent = publish(model, "hf://ada/reader", create=True, **more)
     assert {*hub.repos["ada/reader"]} == SENT | {MANIFEST, ".gitattributes"} and {*sent.states.values()} == {"sent"} and all(hub.private.values())
     assert sum("/commit/" in line for line in hub.seen) == 1  # all of it at once
     assert {*publish(model, "hf://ada/reader", **more).states.values()} == {"was there"} and sum("/commit/" in line for line in hub.seen) == 1
-    assert {*listed("hf://ada/reader", options=hub.options).states.values()} == {"there"}
+    assert len(hub.uploads) == lfs
+    assert {*listed("hf://ada/reader@main", options=hub.options).states.values()} == {*listed("hf://ada/reader", options=hub.options).states.values()} == {"there"}
     fetch("hf://ada/reader", tmp_path/"back", **more)
     assert entry(tmp_path/"back/model.safetensors") == entry(model/"model.safetensors")
     hub.repos["ada/reader"]["README.md"] = b"# by hand"
