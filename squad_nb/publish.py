@@ -239,7 +239,7 @@ def card_scores(
     counts = error_kinds(said, questions).counts()
     return Table(dict(measure=name, percent=f"{column.mean():.2f}", interval=between(column[:, None]), questions=len(rows)) for name, column in zip(names, rows.T)), {kind: counts[kind] for kind in ERROR_KINDS if kind in counts}
 
-# %% ../nbs/51_publish.ipynb #d0a75772
+# %% ../nbs/51_publish.ipynb #67bc305e
 _LOAD = '''~~~python
 from squad_nb.predictor import Predictor
 Predictor.from_pretrained("FOLDER").answer("Who …?", "The passage …").text
@@ -252,7 +252,7 @@ squad_nb predict --model FOLDER --question "Who …?" --context "The passage …
 _STOCK = dict(
     extractive="`AutoModelForQuestionAnswering` of transformers loads it too and gives the logits of start and end. Windows over long passages, the search for the best span and the threshold of no answer are the `Predictor`'s.",
     causal="`AutoModelForCausalLM` of transformers loads it too, and its `generate` reads a prompt as in training: {prompt}. Windows over long passages are the `Predictor`'s.",
-    prefix="**Ask it through the `Predictor`.** `AutoModelForCausalLM` of transformers loads the weights, but its `generate` gives other, worse answers: it reads question and passage from left to right, each token seeing only those before it, while this model was trained with the prefix mask, where they see each other both ways.")
+    prefix="**Ask it through the `Predictor`.** `AutoModelForCausalLM` of transformers loads the weights, but its `generate` gives other answers, for which the scores do not hold: it reads question and passage from left to right, each token seeing only those before it, while this model was trained with the prefix mask, where they see each other both ways.")
 
 def _how_to_load(settings: dict) -> str:
     "The section of a card"
@@ -260,7 +260,8 @@ def _how_to_load(settings: dict) -> str:
     if kind not in _STOCK: return "With the classes of transformers that its `config.json` names."
     parts = [settings.get("question", "Question: {}"), settings.get("context", "Context: {}")]
     if settings.get("layout") == "context_first": parts.reverse()
-    return _LOAD + "\n\n" + _STOCK[kind].format(prompt=f"`{_bare(' '.join([*parts, settings.get('cue', 'answer:')]))}`")
+    cue, between = _bare(settings.get("cue", "answer:")), "`, the end-of-text token, `" if settings.get("separator") else " "
+    return _LOAD + "\n\n" + _STOCK[kind].format(prompt=f"`{_bare(' '.join(parts))}{between}{cue}`")
 
 # %% ../nbs/51_publish.ipynb #435f27e6
 def _marked(text: str) -> str: return f"{text}\n<!-- squad_nb card {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
