@@ -135,7 +135,7 @@ class Rows(DynamicLayer):
     def update(self, keys, values, *args, **kwargs):
         "Put a token (n, heads, 1, size) at the end of each row"
         n, row = len(keys), torch.arange(len(keys), device=keys.device)
-        for held, new in ((self.keys, keys), (self.values, values)): held[row, :, self.ends] = new[:, :, 0]
+        for held, new in ((self.keys, keys), (self.values, values)): held[row, :, self.ends] = new[:, :, 0].to(held.dtype)  # under autocast keys may be float32 and values bfloat16
         return self.keys[:n, :, :self.columns], self.values[:n, :, :self.columns]
 
     def move(self, to: torch.Tensor, source: torch.Tensor) -> None: # (n,) rows

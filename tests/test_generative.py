@@ -1,4 +1,6 @@
 "Bugs that still train, planted one by one: each must turn a comparison with the plain way red. And a LoRA model, trained, merged and asked"
+import copy
+
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
@@ -142,6 +144,16 @@ def test_rows_that_see_what_stood_there_before_are_caught(model, tokenizer, monk
             step(self, tokens)
     monkeypatch.setattr(generate.Decoder, "step", blind)
     assert not np.allclose(scores(), clean)
+
+
+def test_half_precision_writes_as_well(model, tokenizer):
+    prompts, single = prompt_features(questions, tokenizer, LAYOUT, labels=False), copy.deepcopy(model).float()
+    groups = group_prompts(prompts, True)
+    exact = dict(decode(single, groups, "prefix", "context_first", 0, 6))
+    with torch.autocast("cpu", torch.bfloat16): rounded = dict(decode(single, groups, "prefix", "context_first", 0, 6, batch_tokens=600))
+    same = [row for row in exact if exact[row].tokens == rounded[row].tokens]
+    assert len(same) > len(exact)/2
+    assert [rounded[row].score for row in same] == pytest.approx([exact[row].score for row in same], rel=0.1, abs=0.3)
 
 
 def test_verbatim_answers_do_not_depend_on_the_pool(model, tokenizer):
