@@ -98,12 +98,12 @@ def plain_answers(model, tokenizer, questions, config, by_length, size=8):
         mask = torch.tensor([[0]*(width - len(ids[i])) + [1]*len(ids[i]) for i in some])
         out = model.generate(input_ids=batch, attention_mask=mask, max_new_tokens=config.max_answer_length, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
         for i, row in zip(some, out[:, width:].tolist()):
-            said[rows[i]["example_id"]] = row[:row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row
+            said[rows[i]["example_id"], rows[i]["window"]] = row[:row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row
     return said
 
 
 def answer_side(side, args):
-    "Answers a second, and the tokens of each"
+    "Answers a second, and the tokens of each, by question and window"
     torch.set_num_threads(args.threads)
     model, tokenizer = load_writer(args.model)
     model.eval()
@@ -114,7 +114,7 @@ def answer_side(side, args):
     began, used = time.perf_counter(), time.process_time()
     if side == "shared":
         answers = generate_answers(model, tokenizer, questions, "causal", config)
-        said = {p.id: written.tokens for p, written in zip(answers, answers.written)}
+        said = {(p.id, p.candidates[0].window): written.tokens for p, written in zip(answers, answers.written)}  # the window that won
     else: said = plain_answers(model, tokenizer, questions, config, side == "sorted")
     return dict(answers_per_second=len(questions)/(time.perf_counter() - began), processor_seconds=time.process_time() - used, peak_mib=peak(), answers=said)
 
@@ -163,7 +163,7 @@ def answering(args):
     sides = {side: alone(answer_side, side, args) for side in ("file_order", "sorted", "shared")}
     said = {side: figures.pop("answers") for side, figures in sides.items()}
     rate = {side: figures["answers_per_second"] for side, figures in sides.items()}
-    other = [id for id in said["shared"] if said["shared"][id] != said["file_order"][id]]
+    other = [id for id, window in said["shared"] if said["shared"][id, window] != said["file_order"][id, window]]
     return dict(sides=sides, ratios=dict(to_file_order=rate["shared"]/rate["file_order"], to_sorted=rate["shared"]/rate["sorted"]), different_answers=other), f"{len(other)} answers differ" if other else ""
 
 
