@@ -7,7 +7,7 @@ __all__ = ['save_settings', 'saved_settings', 'choose_settings', 'only_at', 'Gro
            'Written', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'Answers', 'Asked',
            'generate_answers', 'written_tokens']
 
-# %% ../nbs/33_generate.ipynb #cdf67fe8
+# %% ../nbs/33_generate.ipynb #b60894c6
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from itertools import accumulate, chain, takewhile
 from math import exp
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np, torch
 from accelerate.utils import extract_model_from_parallel
@@ -121,7 +121,7 @@ def group_prompts(
     for r, passage in enumerate(prompts["passage"]): together[passage].append(r)
     return [_group(rows[i:i + max_branches], ids, segments) for rows in together.values() for i in range(0, len(rows), max_branches)]
 
-# %% ../nbs/33_generate.ipynb #f917bc1a
+# %% ../nbs/33_generate.ipynb #b2e3334a
 class Rows(DynamicLayer):
     "Keys and values of one layer: an answer a row, from the first column on"
     def __init__(self, keys: torch.Tensor, values: torch.Tensor): # (rows, heads, columns, size)
@@ -156,7 +156,7 @@ def _below(
         done += len(which)
     return wide
 
-# %% ../nbs/33_generate.ipynb #a48c57ce
+# %% ../nbs/33_generate.ipynb #11ae59b6
 class Decoder:
     "Answers under way: `lengths` (rows,) of prompt and answer so far, and `logits` (rows, vocabulary) of what comes next"
     def __init__(self, model: PreTrainedModel, mask_mode: str, layout: str, pad: int, limit: int):
@@ -184,6 +184,7 @@ class Decoder:
 
     def read(self, batches: list[list[Group]]) -> None: # Groups of like length
         "Begin their answers, below those under way"
+        if not len(self.lengths): self.cache.layers = []
         caches, which, places, logits, lengths = zip(*map(self._prompts, batches))
         n, longest = len(self.lengths), int(self.lengths.max(initial=0))
         self.lengths = np.concatenate([self.lengths, *lengths])
@@ -191,7 +192,7 @@ class Decoder:
         for i in range(len(caches[0].layers)):
             held = self.cache.layers[i] if n else None
             layers.append(Rows(*(_below(held and getattr(held, kind)[:n, :, :longest], [(getattr(cache.layers[i], kind), *at) for cache, *at in zip(caches, which, places)], columns) for kind in ("keys", "values"))))
-            if held: held.keys = held.values = None  # one layer at a time is held twice
+            for done in [*([held] if held else []), *(cache.layers[i] for cache in caches)]: done.keys = done.values = None  # one layer at a time is held twice
         self.cache.layers, self.logits = layers, torch.cat([*([self.logits] if n else []), *logits])
 
     def keep(self, rows: np.ndarray) -> np.ndarray: # (n,) rows that go on, ascending; which row then stands where
@@ -240,7 +241,7 @@ def _likeliest(logits, allowed):
     tokens = open.argmax(-1)
     return tokens.cpu().numpy(), (logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
 
-# %% ../nbs/33_generate.ipynb #cedcc0fa
+# %% ../nbs/33_generate.ipynb #29125649
 def _fitting(waiting: list[Group], pool: Decoder, tokens: int) -> list[Group]:
     "Take the first groups off those waiting, as many as keep the pool under `tokens`, at least one where it is empty"
     rows, longest, n = len(pool.lengths), int(pool.lengths.max(initial=0)), 0
@@ -275,9 +276,9 @@ def decode(
         if 2*pool.size <= batch_tokens and (new := _fitting(waiting, pool, batch_tokens)):
             pool.read([*_alike(new)])
             answers += [(row, Written()) for g in new for row in g.rows]
-        tokens, logprobs = _likeliest(pool.logits, [rules[row].allowed() for row, _ in answers] if rules else None)
+        tokens, logprobs = _likeliest(pool.logits, [rules[row].allowed() for row, _ in answers] if rules is not None else None)
         ended = np.array([written.take(int(token), logprob, end, limit) for (_, written), token, logprob in zip(answers, tokens, logprobs)])
-        if rules:
+        if rules is not None:
             for (row, _), token, over in zip(answers, tokens, ended): over or rules[row].take(int(token))
         yield from [answers[i] for i in np.flatnonzero(ended)]
         order = pool.keep(np.flatnonzero(~ended))
@@ -394,7 +395,7 @@ def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) 
     raise SettingError(f"The longest prompt has {lengths[longest]} tokens and its answer up to {config.max_answer_length}, but the model only {room} {what}: lower max_context_length, "
                        f"to at most {held + room - lengths[longest] - config.max_answer_length}")
 
-# %% ../nbs/33_generate.ipynb #39c03fb0
+# %% ../nbs/33_generate.ipynb #069097fa
 class Asked(NamedTuple):
     "One window of one question"
     question: int # Row of the data set
@@ -409,14 +410,19 @@ def _asked(prompts: Dataset, dataset: Dataset) -> list[Asked]:
     columns = zip(*(prompts[name] for name in ("example_id", "window", "passage", "context_start", "context_end")))
     return [Asked(i := question[id], window, passage, start, contexts[i][start:end]) for id, window, passage, start, end in columns]
 
-def _rules(asked: list[Asked], tokenizer) -> dict[int, SpanRule]:
-    "A rule for each row; the rows of a passage share what can be known of it"
-    passages = {}
-    for a in asked: passages.setdefault(a.passage, a.text)
-    passages = {number: Passage(text, spelling_of(tokenizer)) for number, text in passages.items()}
-    return {row: SpanRule(passages[a.passage], tokenizer.eos_token_id) for row, a in enumerate(asked)}
+class _Rules(dict):
+    "A rule a row, made when it is first asked for; the rows of a passage share what can be known of it, as long as one of them is under way"
+    def __init__(self, asked: list[Asked], tokenizer):
+        self.asked, self.spelling, self.end, self.passages = asked, spelling_of(tokenizer), tokenizer.eos_token_id, WeakValueDictionary()
 
-# %% ../nbs/33_generate.ipynb #ea030845
+    def __missing__(self, row: int) -> SpanRule:
+        asked = self.asked[row]
+        passage = self.passages.get(asked.passage)
+        if passage is None: self.passages[asked.passage] = passage = Passage(asked.text, self.spelling)
+        self[row] = rule = SpanRule(passage, self.end)
+        return rule
+
+# %% ../nbs/33_generate.ipynb #c9124e24
 def _candidate(asked: Asked, written: Written, rule: SpanRule | None, tokenizer) -> Candidate:
     "An answer with its place, where it stands in the window"
     if rule: span = _span_of(rule)
@@ -428,16 +434,16 @@ def _candidate(asked: Asked, written: Written, rule: SpanRule | None, tokenizer)
     if span is None: return Candidate("", written.score, window=asked.window)
     return Candidate(asked.text[slice(*span)], written.score, None, asked.start + span[0], asked.start + span[1], asked.window)
 
-def _collect(dataset: Dataset, asked: list[Asked], written: dict[int, Written], rules: dict | None, tokenizer) -> Answers:
+def _collect(dataset: Dataset, asked: list[Asked], found: dict[int, tuple[Candidate, Written]]) -> Answers:
     "The likeliest answer of each question's windows"
     windows = defaultdict(list)
-    for row, a in enumerate(asked): windows[a.question].append((_candidate(a, written[row], rules and rules[row], tokenizer), written[row]))
-    for found in windows.values(): found.sort(key=lambda pair: -pair[0].score)
+    for row, a in enumerate(asked): windows[a.question].append(found[row])
+    for pairs in windows.values(): pairs.sort(key=lambda pair: -pair[0].score)
     answers = Answers(Prediction.from_candidates(id, [candidate for candidate, _ in windows[i]]) for i, id in enumerate(dataset["id"]))
-    answers.stop_rate, answers.written = sum(w.stopped for w in written.values())/max(len(written), 1), [windows[i][0][1] for i in range(len(dataset))]
+    answers.stop_rate, answers.written = sum(w.stopped for _, w in found.values())/max(len(found), 1), [windows[i][0][1] for i in range(len(dataset))]
     return answers
 
-# %% ../nbs/33_generate.ipynb #5e925a2b
+# %% ../nbs/33_generate.ipynb #0668dfd0
 def generate_answers(
     model: PreTrainedModel,             # A causal language model
     tokenizer,                          # Its tokenizer, with an end-of-text token
@@ -458,16 +464,16 @@ def generate_answers(
     prompts, end = prompt_features(dataset, tokenizer, config, labels=False), tokenizer.eos_token_id
     _check_room(model, prompts, config)
     asked = _asked(prompts, dataset)
-    rules = _rules(asked, tokenizer) if verbatim else None
-    written, learning = {}, model.training
+    rules = _Rules(asked, tokenizer) if verbatim else None
+    found, learning = {}, model.training
     model.eval()
     try:
         with tqdm(total=len(prompts), desc="answering", disable=not progress) as bar:
             for row, answer in decode(model, group_prompts(prompts, share), mask_mode, config.layout, end, config.max_answer_length, rules, batch_tokens):
-                written[row] = answer
+                found[row] = _candidate(asked[row], answer, rules.pop(row) if verbatim else None, tokenizer), answer
                 bar.update()
     finally: model.train(learning)
-    return _collect(dataset, asked, written, rules, tokenizer)
+    return _collect(dataset, asked, found)
 
 # %% ../nbs/33_generate.ipynb #e2a0034f
 def written_tokens(

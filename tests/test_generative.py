@@ -1,5 +1,6 @@
 "Bugs that still train, planted one by one: each must turn a comparison with the plain way red. And a LoRA model, trained, merged and asked"
 import copy
+from weakref import WeakSet
 
 import numpy as np, pytest, torch
 import torch.nn.functional as F
@@ -144,6 +145,18 @@ def test_rows_that_see_what_stood_there_before_are_caught(model, tokenizer, monk
             step(self, tokens)
     monkeypatch.setattr(generate.Decoder, "step", blind)
     assert not np.allclose(scores(), clean)
+
+
+def test_verbatim_keeps_no_passage_longer_than_it_is_asked(model, tokenizer, monkeypatch):
+    alive, most, several = WeakSet(), [], from_squad_json(generate_squad(5, seed=3))
+    class Watched(generate.Passage):
+        def __init__(self, *args):
+            super().__init__(*args)
+            alive.add(self)
+            most.append(len(alive))
+    monkeypatch.setattr(generate, "Passage", Watched)
+    generate_answers(model, tokenizer, several, config=LAYOUT, verbatim=True, batch_tokens=1)
+    assert len(most) == 5 and max(most) <= 2 and not alive
 
 
 def test_half_precision_writes_as_well(model, tokenizer):
