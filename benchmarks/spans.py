@@ -29,13 +29,14 @@ REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
 
 
 def loop_spans(start_logits, end_logits, windows, dataset, n_best=20, max_answer_length=30):
-    "The usual recipe, step by step as run_qa post-processes: in each window pair the n_best highest starts with the n_best highest ends, skip what is no span, sort what is left."
+    """The usual recipe, step by step as run_qa's utils_qa.py of transformers post-processes: group the windows by question, in each window pair the n_best highest starts with the n_best highest ends,
+    skip what is no span, sort what is left. It reads a window's row once to group it and twice to search it"""
     of_question, predictions = defaultdict(list), {}
-    for row, id in enumerate(windows["example_id"]): of_question[id].append(row)
+    for row, window in enumerate(windows): of_question[window["example_id"]].append(row)
     for example in dataset:
         found, null = [], None
         for ordinal, row in enumerate(of_question[example["id"]]):
-            start, end, offsets = start_logits[row], end_logits[row], windows[row]["offsets"]
+            start, end, offsets, most = start_logits[row], end_logits[row], windows[row]["offsets"], windows[row].get("token_is_max_context")
             if null is None or null > start[0] + end[0]: null = start[0] + end[0]
             start_indexes = np.argsort(start)[-1:-n_best - 1:-1].tolist()
             end_indexes = np.argsort(end)[-1:-n_best - 1:-1].tolist()
@@ -43,6 +44,7 @@ def loop_spans(start_logits, end_logits, windows, dataset, n_best=20, max_answer
                 for e in end_indexes:
                     if s >= len(offsets) or e >= len(offsets) or offsets[s][0] < 0 or offsets[e][0] < 0: continue
                     if e < s or e - s + 1 > max_answer_length: continue
+                    if most is not None and not most.get(str(s), False): continue
                     found.append(dict(offsets=(offsets[s][0], offsets[e][1]), score=start[s] + end[e], start_logit=start[s], end_logit=end[e], window=ordinal))
         found = sorted(found, key=lambda c: c["score"], reverse=True)[:n_best]
         for c in found:

@@ -18,6 +18,19 @@ def world(tmp_path_factory):
     return write_json(tmp_path_factory.mktemp("data")/"world.json", generate_squad(20))
 
 
+def test_the_demo_learns_what_it_promises(tmp_path):
+    "What `make demo` runs, whole: names of the test never occur in training"
+    done = subprocess.run([sys.executable, "-m", "squad_nb", "demo", "--output", tmp_path/"demo", "--json"], capture_output=True, text=True, timeout=2400)
+    assert done.returncode == 0, done.stderr
+    em = {name: scores["exact_match"] for name, scores in json.loads(done.stdout.splitlines()[-1]).items()}
+    assert max(em[name] for name in ("guess by position", "guess by shared words", "tiny-bert before training", "tiny-gpt2 before training")) < 25
+    assert em["tiny-bert, extractive"] >= 85
+    written = em["tiny-gpt2, causal mask"], em["tiny-gpt2, prefix mask"]
+    assert min(written) >= 60 and max(written) >= 70
+    assert em["causal model, prefix mask"] < em["tiny-gpt2, causal mask"] - 30
+    for name in ("extractive", "causal", "prefix"): assert (tmp_path/"demo"/name/"model.safetensors").exists() and (tmp_path/"demo"/name/"predictions.json").exists()
+
+
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(world, tmp_path):
     run, log = tmp_path/"run", tmp_path/"log.txt"
     words = [*TRAIN, "--data", str(world), "--epochs", "6", "--output", str(run)]
