@@ -451,7 +451,7 @@ def demo(
     if as_json: typer.echo(json.dumps({name.strip(): figures for name, figures in scores.items()}))
     else: _tell(scores, trained, test, output)
 
-# %% ../nbs/52_cli.ipynb #6c35e958
+# %% ../nbs/52_cli.ipynb #e332cb29
 def _tell(scores: dict, trained: dict, test, output: Path) -> None:
     "The demo's closing words"
     typer.echo("\nQuestions about an invented world; no name of the test occurs in training")
@@ -462,8 +462,8 @@ def _tell(scores: dict, trained: dict, test, output: Path) -> None:
         typer.echo(f"  {row['question']:50}" + "".join(f"{text or '(none)':12}" for text in [*(t.predictions[i].text for t in trained.values()), row["answers"]["text"][0]]))
     typer.echo(f"\nThe three models, their checkpoints and predictions.json are in {output}. Ask one yourself:\n")
     typer.echo(f"  squad_nb predict --model {output}/extractive \\\n    --question '{first['question']}' \\\n    --context '{first['context']}'")
-    typer.echo(f"\n  squad_nb predict --model {output}/prefix --data {output}/test.json --output answers.json")
-    typer.echo(f"  squad_nb evaluate {output}/prefix/predictions.json --data {output}/test.json")
+    typer.echo(f"\n  squad_nb predict --model {output}/causal --data {output}/test.json --output answers.json")
+    typer.echo(f"  squad_nb evaluate {output}/causal/predictions.json --data {output}/test.json")
     typer.echo(f"\nScores, error kinds and every answer, on one page to open in a browser: {output}/report.html")
 
 # %% ../nbs/52_cli.ipynb #88eb083f
