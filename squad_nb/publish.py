@@ -91,7 +91,7 @@ def check_model(
             with safe_open(folder/name, framework="np"): pass
         except (SafetensorError, OSError) as e: raise ModelError(f"{folder/name} is no whole safetensors file: {e}") from None
 
-# %% ../nbs/51_publish.ipynb #de0ed144
+# %% ../nbs/51_publish.ipynb #f211e069
 class Address(NamedTuple):
     "Where something is published"
     url: str      # As the store's library takes it
@@ -100,6 +100,8 @@ class Address(NamedTuple):
 
     @property
     def is_zip(self) -> bool: return self.shown.lower().endswith(".zip")
+
+_NAMELESS = {"http", "https", "hf", "s3", "s3a"} # Nobody's name stands before an @ in these, so what does is a key
 
 def address(
     url: str | Path, # A path, or protocol://place
@@ -111,14 +113,15 @@ def address(
         if re.match(r"[a-z][a-z0-9+]+:", text): raise SettingError(f"{text.split(':')[0]}: is followed by two slashes in an address, as in s3://bucket/prefix")
         if not text.strip(): raise SettingError("There is no address: give a folder, a .zip, s3://bucket/prefix or hf://user/model")
         return Address(str(Path(text).expanduser()), "file", text)
-    if "@" in rest.split("/")[0] or re.match(r"[^@/]*:[^@]*@", rest):
+    if re.match(r"[^@/]*:[^@]*@", rest) or protocol in _NAMELESS and "@" in rest.split("/")[0]:
         raise SettingError(f"The address {protocol}://… holds a name or a key, which would be kept in logs: leave it out, and give keys as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in ~/.aws, or with hf auth login")
     if "::" in text or not rest.strip("/"): raise SettingError(f"{protocol}:// must be followed by one place, as in s3://bucket/prefix")
     if protocol == "file": return Address(rest, "file", rest)
     if "?" in text and not text.partition("?")[0].lower().endswith(".zip"): raise SettingError(f"{text.partition('?')[0]} is followed by a question mark: only the address of one .zip can have one")
     return Address(text.rstrip("/"), protocol, text.partition("?")[0].rstrip("/"))
 
-_SECRETS = ((r"(?<=://)[^\s/@]*:[^\s@]*@", "***@"), (r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}\b", "***"), (r"\bhf_\w{6,}", "***"), (r"(?i)\b((?:x-amz-)?(?:signature|credential|security-token)|token|secret|password|api_?key)(=|: *)[^&\s,;]+", r"\1\2***"))
+_SECRETS = ((r"(?<=://)[^\s/@]*:[^\s@]*@", "***@"), (r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}\b", "***"), (r"\bhf_\w{6,}", "***"), (r"(?i)\b(Bearer) [^\s,;\"']+", r"\1 ***"),
+            (r"""(?i)((?:signature|sig|credential|token|secret|password|(?:api|access|account|secret)[_-]?key)[\\"']*\s*[=:]\s*[\\"']*)[^&\s,;\\"']+""", r"\1***"))  # name=value, name: value and "name": "value"
 
 def redacted(
     text: str, # A message, of whatever library
@@ -132,7 +135,7 @@ def redacted(
     for pattern, instead in _SECRETS: text = re.sub(pattern, instead, text)
     return text
 
-# %% ../nbs/51_publish.ipynb #acbaffe3
+# %% ../nbs/51_publish.ipynb #5f1d190d
 _LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "httpx", "httpx2", "httpcore", "huggingface_hub", "requests", "urllib3", "paramiko", "gcsfs", "google", "azure", "fsspec"}
 _UNREACHED = {"HTTPClientError", "ClientConnectionError", "ClientPayloadError", "ServerTimeoutError", "TransportError", "TimeoutException", "OfflineModeIsEnabled", "ConnectionError", "TimeoutError", "gaierror", "FSTimeoutError"}
 _REFUSED = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "GatedRepoError", "LocalTokenNotFoundError"}
@@ -144,7 +147,10 @@ def _status(e: BaseException) -> int | None: return getattr(getattr(e, "response
 
 def _told(e: Exception, where: Address, room: str, options: dict | None) -> SquadNbError:
     "An error of some library in our words"
-    shown, text = where.shown, " ".join((redacted(str(e), options) or type(e).__name__).split())[:300]
+    shown, text = where.shown, str(e)
+    if where.protocol != "file": text = text.replace(where.url, shown)
+    if "?" in where.url: text = re.sub(r"\?[^\s'\"<>)]+", "", text)  # a library may write the address another way
+    text = " ".join((redacted(text, options) or type(e).__name__).split())[:300]
     if getattr(e, "errno", None) in _FULL: return OutputError(f"There is no room left in {room}: {os.strerror(e.errno)}. Make room, and give the same command again")
     if isinstance(e, PermissionError) and where.protocol == "file": return OutputError(f"{e.filename or room} cannot be read or written: {e.strerror or text}")
     if isinstance(e, PermissionError) or _kin(e) & _REFUSED or _status(e) in (401, 403):
@@ -167,7 +173,7 @@ def _speaking(where: Address, room: str | None = None, options: dict | None = No
         if not _foreign(e): raise
         raise _told(e, where, room or where.shown, options) from None  # the chain could show what the message hides
 
-# %% ../nbs/51_publish.ipynb #917a16dd
+# %% ../nbs/51_publish.ipynb #bbce900e
 LIMIT, MOST = 200*2**30, 10_000  # bytes and files of a model; beyond them a manifest is not believed
 
 def entry(
@@ -197,10 +203,10 @@ def read_manifest(
         version, complete = said["squad_nb"], said["complete"] is True
     except (ValueError, TypeError, KeyError, AttributeError): raise DataError(f"{shown} has a {MANIFEST} that cannot be read: publish it again") from None
     if version != FORMAT: raise DataError(f"{shown} was published by another version of squad_nb (format {version}, not {FORMAT}): update the package")
-    if len(files) > MOST or sum(e["size"] for e in files.values()) > LIMIT: raise DataError(f"{shown} claims to hold more than any model: {len(files)} files")
-    check_names([*files, MANIFEST])
-    if bad := [name for name, e in files.items() if e["size"] < 0 or not re.fullmatch("[0-9a-f]{64}", e["sha256"])]: raise DataError(f"{shown} says nothing sensible of {bad[0]}: publish it again")
     if not complete and not unfinished: raise DataError(f"{shown} is not whole: publishing it was interrupted; publish it again")
+    if len(files) > MOST or sum(e["size"] for e in files.values()) > LIMIT: raise DataError(f"{shown} claims to hold more than any model: {len(files)} files")
+    for names in ([name, MANIFEST] for name in files) if unfinished else [[*files, MANIFEST]]: check_names(names)  # two sets of names, old and new, may share places
+    if bad := [name for name, e in files.items() if e["size"] < 0 or not re.fullmatch("[0-9a-f]{64}", e["sha256"])]: raise DataError(f"{shown} says nothing sensible of {bad[0]}: publish it again")
     return files
 
 # %% ../nbs/51_publish.ipynb #07b95244
@@ -300,10 +306,13 @@ def model_card(
     if kinds: lines += ["", "## What it gets wrong", "", "| kind | answers |", "|---|---|", *(f"| {kind} | {n:,} |" for kind, n in kinds.items())]
     return _marked("\n".join([*lines, "", "## How to load it", "", _how_to_load(settings)]))
 
-# %% ../nbs/51_publish.ipynb #4cb7571a
+# %% ../nbs/51_publish.ipynb #86815529
+_TEXT = {"tokenizer.json", "predictions.json", "model.safetensors.index.json"} # Words, answers and the names of tensors
+_READ = {"content", "chat_template", "question", "context", "cue"}             # What a model reads may look like a path, and so may its tokens
+
 def _without_paths(data):
     "The same JSON; a path of some machine becomes its last part"
-    if isinstance(data, dict): return {k: _without_paths(v) for k, v in data.items()}
+    if isinstance(data, dict): return {k: v if k in _READ or k.endswith(("_token", "_tokens")) else _without_paths(v) for k, v in data.items()}
     if isinstance(data, list): return [_without_paths(v) for v in data]
     return re.split(r"[\\/]", data.rstrip("\\/"))[-1] if isinstance(data, str) and re.fullmatch(r"(?:/|~/|\.{1,2}/|[A-Za-z]:[\\/])[^\n]*", data) else data
 
@@ -315,15 +324,15 @@ def gather(
     "Everything that `publish` would send; raises as `model_files` and `model_card` do"
     chosen, left = model_files(folder, include)
     parcel = dict(chosen)
-    for name in {"run.json", "config.json", "tokenizer_config.json"} & chosen.keys():
+    for name in (name for name in chosen if name.endswith(".json") and Path(name).name not in _TEXT):
         said = read_json(chosen[name])
         if (bare := _without_paths(said)) != said: parcel[name] = (json.dumps(bare, indent=1, ensure_ascii=False) + "\n").encode()
     by_hand = CARD in chosen and not is_own_card(chosen[CARD].read_text(encoding="utf-8", errors="replace"))
     if CARD not in chosen or card.get("questions") is not None and not by_hand: parcel[CARD] = model_card(folder, **card).encode()
     return dict(sorted(parcel.items())), left
 
-# %% ../nbs/51_publish.ipynb #9e12c7e2
-PACKAGES = dict(s3="'squad_nb[s3]'", s3a="'squad_nb[s3]'", gs="gcsfs", gcs="gcsfs", az="adlfs", abfs="adlfs", sftp="paramiko", ssh="paramiko", smb="smbprotocol", http="aiohttp", https="aiohttp", webdav="webdav4", oss="ossfs", dropbox="dropboxdrivefs")
+# %% ../nbs/51_publish.ipynb #707aa43c
+PACKAGES = dict(s3="s3fs", s3a="s3fs", gs="gcsfs", gcs="gcsfs", az="adlfs", abfs="adlfs", sftp="paramiko", ssh="paramiko", smb="smbprotocol", http="aiohttp", https="aiohttp", webdav="webdav4", oss="ossfs", dropbox="dropboxdrivefs")
 BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "oss"} # Protocols whose first word is made only when asked for
 
 def _s3_options(tries: int) -> dict:
@@ -342,7 +351,7 @@ def file_system(
     try: kind = fsspec.get_filesystem_class(where.protocol)
     except ImportError as e: raise SettingError(f"{where.protocol}:// needs a package: " + (f"pip install {PACKAGES[where.protocol]}" if where.protocol in PACKAGES else str(e))) from None
     except ValueError: raise SettingError(f"There is no protocol {where.protocol}://: give a folder, a .zip, s3://bucket/prefix, hf://user/model or another of fsspec's, such as gs:// and sftp://") from None
-    options = dict(options or {})
+    options = kind._get_kwargs_from_urls(where.url) | (options or {})  # a host and a user, where an address names them
     if where.protocol in ("s3", "s3a"): options = _s3_options(tries) | options
     made = kind(**options, use_listings_cache=False, skip_instance_cache=True)  # keys and listings of an earlier call are not used again
     if where.protocol in ("s3", "s3a"): made.retries = tries
@@ -409,7 +418,7 @@ class Store:
             while part := file.read(2**22): total.update(part)
         return total.hexdigest()
 
-# %% ../nbs/51_publish.ipynb #4e48dc8a
+# %% ../nbs/51_publish.ipynb #9eb3c6eb
 @contextmanager
 def _progress(total: int, shown: bool | None, title: str):
     "What is called with the bytes done, until something goes wrong; drawn on a terminal"
@@ -447,12 +456,12 @@ def put_all(
     parcel: dict[str, bytes | Path], # Everything, by name
     files: dict[str, dict],          # Their entries
     todo: list[str],                 # Those that are not there yet
-    gone: list[str],                 # Those of an earlier time that no longer belong there
+    gone: dict[str, dict],           # Entries of those of an earlier time that no longer belong there
     workers: int = 8,
     progress: bool | None = None,
 ) -> dict[str, dict]: # The entries as the manifest has them
     "Send, read back, and write the manifest last; raises `DataError` for a file that arrived otherwise than it was sent"
-    store.again(store.send, MANIFEST, manifest_text(files, complete=False))
+    store.again(store.send, MANIFEST, manifest_text(gone | files, complete=False))  # with the old files: whoever goes on after an interruption finds them there
     with _progress(sum(files[name]["size"] for name in todo), progress, "sending") as Bar:
         def send(name):
             bar = Bar()
@@ -501,7 +510,7 @@ def open_store(
     "A `Store`, or the hub's"
     return (HubStore if where.protocol == "hf" else Store)(where, tries, wait, options)
 
-# %% ../nbs/51_publish.ipynb #5ec9057d
+# %% ../nbs/51_publish.ipynb #4e88d6f8
 @dataclass(frozen=True, repr=False)
 class Listing:
     "What is at an address, file by file; draws itself as a table"
@@ -534,12 +543,12 @@ def _keeps_card(store: Store, there: dict, before: dict) -> bool:
     if CARD not in there or CARD in before and store.right(CARD, before[CARD], there[CARD]): return False
     with store.fs.open(store.path(CARD), "rb") as file: return not is_own_card(file.read(2**22).decode("utf-8", "replace"))
 
-def _plan(store: Store, parcel: dict, there: dict, before: dict) -> tuple[dict, list[str], list[str]]:
-    "The entries, with the tags that were noted; the files that are not there yet; those of an earlier time that no longer belong there"
+def _plan(store: Store, parcel: dict, there: dict, before: dict) -> tuple[dict, list[str], dict]:
+    "The entries, with the tags that were noted; the files that are not there yet; the entries of an earlier time that no longer belong there"
     files = {name: entry(source) for name, source in parcel.items()}
     files = {name: before[name] if before.get(name, {}).get("sha256") == said["sha256"] else said for name, said in files.items()}
     todo = [name for name, said in files.items() if not store.right(name, said, there.get(name))]
-    return files, todo, [name for name, said in before.items() if name in there and name not in files and store.right(name, said, there[name])]
+    return files, todo, {name: said for name, said in before.items() if name in there and name not in files and store.right(name, said, there[name])}
 
 def _refuse(where: Address, parcel: Iterable[str], there: dict, before: dict | None, force: bool) -> None:
     "Raises `OutputError` when what is there belongs to someone"
@@ -580,7 +589,7 @@ def publish(
     notes = (f"The {CARD} that is there was written by hand and stays",) if by_hand else ()
     return Listing(where.shown, files, {name: "sent" if name in todo else "was there" for name in files}, left, notes)
 
-# %% ../nbs/51_publish.ipynb #26d077bc
+# %% ../nbs/51_publish.ipynb #88ca5b09
 def _check_room(files: dict[str, dict], folder: Path) -> None:
     "Raises `OutputError` before a disk is filled"
     need, free = sum(said["size"] for said in files.values()), shutil.disk_usage(folder).free
@@ -604,22 +613,22 @@ def _fetch_files(store: Store, got: Path, workers: int, progress: bool | None) -
         _side_by_side(get, files, workers, Bar.stopped)
     return files
 
-def _settle(got: Path, folder: Path, files: dict[str, dict]) -> tuple[str, ...]:
-    "Give what was fetched its place; what else is there stays"
+def _settle(got: Path, folder: Path, files: dict[str, dict]) -> tuple[dict[str, dict], tuple[str, ...]]:
+    "Give what was fetched its place, and say what got one; what else is there stays"
     old = folder/CARD
     kept = old.is_file() and not is_own_card(old.read_text(encoding="utf-8", errors="replace")) and CARD in files and entry(old)["sha256"] != files[CARD]["sha256"]
-    names = [name for name in files if name != CARD or not kept]
-    (got/MANIFEST).write_bytes(manifest_text({name: {k: files[name][k] for k in ("size", "sha256")} for name in names}))
+    files = {name: {k: said[k] for k in ("size", "sha256")} for name, said in files.items() if name != CARD or not kept}
+    (got/MANIFEST).write_bytes(manifest_text(files))
     if not folder.exists():
         os.rename(got, folder)
-        return ()
-    for to in (folder/name for name in [*names, MANIFEST]):
+        return files, ()
+    for to in (folder/name for name in [*files, MANIFEST]):
         if to.is_dir() or not to.parent.resolve().is_relative_to(folder.resolve()): raise OutputError(f"{to} is a folder, or a link leads out of {folder} there: fetch into another folder")
     (folder/MANIFEST).unlink(missing_ok=True)
-    for name in [*names, MANIFEST]:
+    for name in [*files, MANIFEST]:
         (folder/name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(got/name, folder/name)
-    return (f"The {CARD} in {folder} was written by hand and stays",) if kept else ()
+    return files, (f"The {CARD} in {folder} was written by hand and stays",) if kept else ()
 
 def fetch(
     url: str | Path,             # What something was published to
@@ -643,7 +652,7 @@ def fetch(
                 (got := Path(aside)/"model").mkdir()
                 files = _fetch_zip(where, got, tries, wait, progress, options) if where.is_zip else _fetch_files(open_store(where, tries, wait, options), got, workers, progress)
                 check_model(got, files)
-                notes = _settle(got, folder, files)
+                files, notes = _settle(got, folder, files)
         except BaseException:
             if missing is not None: _remove_empty(folder.parent, missing)
             raise
@@ -655,7 +664,7 @@ def _remove_empty(folder: Path, last: Path) -> None:
         if not path.is_relative_to(last) or any(path.iterdir()): return
         path.rmdir()
 
-# %% ../nbs/51_publish.ipynb #779693e2
+# %% ../nbs/51_publish.ipynb #783bf6c5
 def pack(
     path: str | Path,                # New archive
     parcel: dict[str, bytes | Path], # What it holds, by name
@@ -684,6 +693,7 @@ def unpack(
             members = {m.filename: m for m in archive.infolist()}
             if len(members) != len(archive.infolist()): raise DataError(f"{shown} has two members of one name")
             if bad := [m.filename for m in members.values() if stat.S_IFMT(m.external_attr >> 16) not in (0, stat.S_IFREG) or m.flag_bits & 1 or m.orig_filename != m.filename]: raise DataError(f"{bad[0]} in {shown} is no plain file")
+            if packed := [m.filename for m in members.values() if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]: raise DataError(f"{packed[0]} in {shown} is compressed in a way that squad_nb does not use: make the archive with squad_nb publish")
             check_names(members)
             if MANIFEST not in members or members[MANIFEST].file_size > 2**24: raise DataError(f"{shown} holds no {MANIFEST}, so squad_nb did not make it")
             files = read_manifest(archive.read(MANIFEST), shown)
@@ -691,7 +701,8 @@ def unpack(
             if to: _check_room(files, to)
             if wrong := [name for name, said in files.items() if members[name].file_size != said["size"]]: raise DataError(f"{wrong[0]} in {shown} is not what was published: its size is another")
             for name, said in files.items() if read else (): _take(archive, members[name], said, shown, to and to/name)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as e: raise DataError(f"{shown} is not a whole zip archive: {e}") from None
+    except SquadNbError: raise
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, ValueError) as e: raise DataError(f"{shown} is not a whole zip archive: {e}") from None  # ValueError: a name that is not UTF-8, a place before the file's beginning
     return files
 
 def _take(archive: zipfile.ZipFile, member: zipfile.ZipInfo, said: dict, shown: str, to: Path | None) -> None:
