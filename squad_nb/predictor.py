@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Reader', 'Writer', 'track_of', 'Predictor']
 
-# %% ../nbs/40_predictor.ipynb #24bca98e
+# %% ../nbs/40_predictor.ipynb #01f89ef4
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import RLock
 
 import numpy as np, torch
 from datasets import Dataset
@@ -76,7 +77,7 @@ def track_of(
     try: return (json.loads((Path(folder)/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}).get("track", "")
     except (OSError, ValueError, AttributeError): return ""  # loading says what is wrong
 
-# %% ../nbs/40_predictor.ipynb #e6ad8c35
+# %% ../nbs/40_predictor.ipynb #4c00a264
 class Predictor:
     "Answers questions with a model folder of either track; make one with `Predictor.from_pretrained`"
     def __init__(self,
@@ -85,6 +86,7 @@ class Predictor:
     ):
         self.answers, self.model, self.tokenizer, self.config = answers, answers.model.to(device or best_device()).eval(), answers.tokenizer, answers.config
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(best_precision(getattr(self.model.config, "hidden_size", None)))
+        self._turn = RLock()  # hooks, modes and a tokenizer's settings are the model's own: threads take turns
 
     @classmethod
     def from_pretrained(cls,
@@ -106,7 +108,7 @@ class Predictor:
     ) -> list[Prediction]:     # In the order of the questions
         "Answer a data set"
         if len(questions) == 0: return []
-        with torch.autocast(self.model.device.type, self.half, enabled=self.half is not None): return self.answers.predict(questions)
+        with self._turn, torch.autocast(self.model.device.type, self.half, enabled=self.half is not None): return self.answers.predict(questions)
 
     def _ask(self, question, context):
         if not isinstance(question, str) or not question.strip(): raise DataError("There is no question: give one as text")
@@ -128,5 +130,6 @@ class Predictor:
         context: str,          # The passage, of any length
     ) -> tuple[Prediction, list[tuple[str, float]]]: # The answer; its tokens with their probabilities, none where the model points
         "Answer one question, and show how it was written: what `prediction_view` takes as `written`"
-        answers = self._ask(question, context)
-        return answers[0], written_tokens(answers.written[0], self.tokenizer) if isinstance(self.answers, Writer) else []
+        with self._turn:
+            answers = self._ask(question, context)
+            return answers[0], written_tokens(answers.written[0], self.tokenizer) if isinstance(self.answers, Writer) else []

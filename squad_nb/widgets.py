@@ -7,7 +7,7 @@ __all__ = ['MOST_WINDOWS', 'MOST_CHARACTERS', 'MOST_TOKENS', 'Explorer', 'Steps'
            'WindowExplorer', 'question_lines', 'training_row', 'MaskExplorer', 'Work', 'load_predictor', 'AskBox',
            'sides_of', 'in_parts', 'Side', 'PredictionBrowser']
 
-# %% ../nbs/43_widgets.ipynb #474c6cd6
+# %% ../nbs/43_widgets.ipynb #1b9ccae2
 import json, warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +24,10 @@ from .evaluation import checkpoints, predictions_of
 from .extractive import load_parts
 from .generate import written_tokens
 from .kinds import ERROR_KINDS, error_kinds
-from .masks import attention_mask, check_sharing, position_ids
+from .masks import MASK_MODES, attention_mask, check_sharing, position_ids
 from .metrics import prediction_texts
 from .predictor import Predictor
-from .prompts import PromptConfig, prompt_features
+from .prompts import LAYOUTS, PromptConfig, prompt_features
 from .sample import TINY_MODELS, tiny_model
 from .squad import SCHEMA, load_squad
 from .views import Html, View, labels_view, mask_view, prediction_view, quoted, shown, tag, windows_view
@@ -164,7 +164,7 @@ class Steps(widgets.Box):
 
     def _enable(self, change=None) -> None: self.less.disabled, self.more.disabled = self.number.value <= 1, self.number.value >= self.number.max or self.number.disabled
 
-# %% ../nbs/43_widgets.ipynb #2cd555e6
+# %% ../nbs/43_widgets.ipynb #3439da2e
 def question_rows(
     source: Dataset | str | Path | Mapping | Iterable[Mapping], # A data set, what `load_squad` takes, a row, or rows; a row needs a context
 ) -> Dataset:
@@ -185,13 +185,25 @@ class _NoWeights:
     @staticmethod
     def from_pretrained(source, **more): return None, {}
 
+def _model_of(run: Path) -> Path:
+    "The model that a run ended with, or its last checkpoint; raises `ModelError` where there is neither"
+    return run if (run/"config.json").exists() else checkpoints(run)[-1]
+
+def _chosen(*values):
+    "The first that is not None: 0 is a choice"
+    return next(value for value in values if value is not None)
+
+def _known(name: str, known: Sequence[str], *values):
+    "The same, of names; raises `SettingError` for one that is not known"
+    if (value := _chosen(*values)) not in known: raise SettingError(f"Unknown {name} {value!r}: choose {' or '.join(known)}")
+    return value
+
 def tokenizer_of(
     source, # A model folder, a run, a model of the package, or a tokenizer of transformers
 ) -> tuple: # (tokenizer, settings of squad_nb)
     "The tokenizer of a model, and how it was trained; raises `ModelError` when there is none to be had"
     if not isinstance(source, (str, Path)): return source, {}
-    folder = tiny_model(source) if str(source) in TINY_MODELS else Path(source)
-    if not (folder/"config.json").exists(): folder = checkpoints(folder)[-1]
+    folder = _model_of(tiny_model(source) if str(source) in TINY_MODELS else Path(source))
     _, tokenizer, _ = load_parts(_NoWeights, folder, "a model")
     return tokenizer, json.loads((folder/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}
 
@@ -211,7 +223,7 @@ def own_row(
 
 def _first(answers: Mapping) -> str: return answers["text"][0] if answers["text"] else ""
 
-# %% ../nbs/43_widgets.ipynb #13a72bec
+# %% ../nbs/43_widgets.ipynb #fe8425c5
 MOST_WINDOWS, MOST_CHARACTERS = 60, 20_000  # that can be drawn, and looked at
 
 class WindowExplorer(Explorer):
@@ -239,10 +251,12 @@ class WindowExplorer(Explorer):
         "Tokenizer, settings and questions, once; raises `ModelError` or `DataError`"
         if self.tokenizer is not None: return
         tokenizer, trained = tokenizer_of(self.model)
+        if trained.get("track") != "extractive": trained = {}  # a stride of prompts belongs to their length
         self.questions = question_rows(self.given)
         with self.quiet(draw=False):
-            length, stride = (given or trained.get(name) or usual for given, name, usual in zip(self.settings, ("max_length", "stride"), (64, 16)))
+            length, stride = (_chosen(given, trained.get(name), usual) for given, name, usual in zip(self.settings, ("max_length", "stride"), (64, 16)))
             self.length.max, self.stride.max = max(512, length), max(256, stride)
+            self.length.min, self.stride.min = min(16, length), min(0, stride)
             self.length.value, self.stride.value, self.tokenizer = length, stride, tokenizer
             self.steps.count(len(self.questions))
             self.fill()
@@ -292,7 +306,7 @@ def training_row(
     if len(packs) > 1: raise SettingError(f"The answers to these {len(rows)} questions stand in different windows of {config.max_context_length} tokens, and are learned in {len(packs)} sequences: choose fewer questions, or a shorter passage")
     return packs[0]
 
-# %% ../nbs/43_widgets.ipynb #9c49aa73
+# %% ../nbs/43_widgets.ipynb #87c60e31
 class MaskExplorer(Explorer):
     "The attention mask and the labels of a training row: of one question, or of several that share their passage"
     def __init__(self,
@@ -304,8 +318,8 @@ class MaskExplorer(Explorer):
     ):
         self.model, self.given, self.tokenizer, self.config, self.begin, self.passages = model, questions, None, None, (mask_mode, layout, n_questions), []
         self.steps, self.number = Steps("passage"), _control(widgets.IntSlider, "questions", "220px", value=1, min=1, max=1)
-        self.mode, mode = _choice("mask", ["causal", "prefix"])
-        self.layout_of, layout_of = _choice("layout", [("question first", "question_first"), ("context first", "context_first")])
+        self.mode, mode = _choice("mask", MASK_MODES)
+        self.layout_of, layout_of = _choice("layout", [(name.replace("_", " "), name) for name in LAYOUTS])
         self.passage, self.lines = _control(widgets.Textarea, "passage", "100%", rows=4), _control(widgets.Textarea, "questions", "100%", rows=4)
         super().__init__(_row(self.steps, self.number), _row(mode, layout_of), _row(self.passage), _row(self.lines))
         self.steps.number.observe(self.choose, "value")
@@ -315,7 +329,7 @@ class MaskExplorer(Explorer):
     def caption(self) -> str: return f"{self.mode.value} mask, {self.layout_of.value.replace('_', ' ')}, {self.number.value} question{'s'*(self.number.value > 1)}.".capitalize()
 
     def load(self) -> None:
-        "Tokenizer, settings and questions, once; raises `ModelError` or `DataError`"
+        "Tokenizer, settings and questions, once; raises `ModelError`, `DataError`, or `SettingError` for a mask or layout that does not exist"
         if self.tokenizer is not None: return
         (tokenizer, trained), by = tokenizer_of(self.model), {}
         for row in question_rows(self.given): by.setdefault(row["context"], []).append(row)
@@ -323,7 +337,7 @@ class MaskExplorer(Explorer):
         with self.quiet(draw=False):
             self.config = PromptConfig(**{k: v for k, v in trained.items() if k in PromptConfig.__dataclass_fields__ and trained.get("track") == "generative"})
             mask_mode, layout, n = self.begin
-            self.mode.value, self.layout_of.value = mask_mode or trained.get("mask_mode", "causal"), layout or trained.get("layout", "context_first")
+            self.mode.value, self.layout_of.value = _known("mask_mode", MASK_MODES, mask_mode, trained.get("mask_mode"), "causal"), _known("layout", LAYOUTS, layout, trained.get("layout"), "context_first")
             self.tokenizer = tokenizer
             self.steps.count(len(self.passages))
             self.fill()
@@ -391,7 +405,7 @@ class Work(widgets.Box):
         if self.thread: self.thread.join()
         if self.error: raise self.error
 
-# %% ../nbs/43_widgets.ipynb #e33166f7
+# %% ../nbs/43_widgets.ipynb #d4a75357
 @contextmanager
 def _no_bars():
     "transformers loads without a bar in the cell"
@@ -406,8 +420,7 @@ def load_predictor(
 ) -> Predictor:
     "A model that answers: that of the run, or of its last checkpoint; raises `ModelError`"
     if isinstance(source, Predictor): return source
-    folder = Path(source)
-    with _no_bars(): return Predictor.from_pretrained(folder if (folder/"config.json").exists() else checkpoints(folder)[-1])
+    with _no_bars(): return Predictor.from_pretrained(_model_of(Path(source)))
 
 class AskBox(Explorer):
     "A box for one's own question, and the answers of models side by side"
@@ -416,7 +429,7 @@ class AskBox(Explorer):
         context: str = "",                            # The passage to begin with
         question: str = "",                           # The question to begin with
     ):
-        self.models, self.work = models if isinstance(models, dict) else dict(models), Work()
+        self.models, self.work = dict(models), Work()  # a copy: models are loaded into it
         self.passage, self.question = _control(widgets.Textarea, "passage", "100%", rows=5, value=shown(context)), _control(widgets.Text, "question", "220px", value=shown(question), placeholder="What do you want to know?")
         self.button = widgets.Button(description="Ask", button_style="primary", layout=widgets.Layout(width="5em"))
         self._offered = self.passage.value
@@ -479,7 +492,7 @@ def in_parts(
         written += getattr(some, "written", [None]*len(some))
     return said, written
 
-# %% ../nbs/43_widgets.ipynb #befab77d
+# %% ../nbs/43_widgets.ipynb #056724e7
 class Side:
     "The answers of one model or file, and their kinds"
     def __init__(self, name: str, source, questions: Dataset | None, outside: Collection[str], tell: Callable):
@@ -502,7 +515,16 @@ class Side:
         pieces = () if written is None else written_tokens(written, self.predictor.tokenizer)
         return prediction_view(row["context"], self.said.get(row["id"], ""), row["answers"] if self.judged else None, row["question"], written=pieces)
 
-# %% ../nbs/43_widgets.ipynb #e2e5a6b0
+def _read_sides(sources: Mapping, questions: Dataset | None, outside: Collection[str], tell: Callable) -> tuple[dict[str, Side], list[str]]:
+    "The sides by name, and what is wrong with those that are left out"
+    sides, wrong = {}, []
+    for name, source in sources.items():
+        tell(f"{name} is loaded")
+        try: sides[name] = Side(name, source, questions, outside, tell)
+        except (SquadNbError, OSError) as e: wrong.append(f"{name}: {e}")
+    return sides, wrong
+
+# %% ../nbs/43_widgets.ipynb #61b8a67d
 class PredictionBrowser(Explorer):
     "Answers side by side, question by question, chosen by kind; and a box to ask the models"
     def __init__(self,
@@ -528,11 +550,9 @@ class PredictionBrowser(Explorer):
     def load(self) -> None:
         "Ask all models, once; raises `DataError` when there is nothing to show"
         if self.sides is not None: return
-        self.questions, sides = _questions_of(self.sources, self.given), {}
-        for name, source in sides_of(self.sources, self.questions["id"] if self.questions is not None else ()).items():
-            self.work.tell(f"{name} is loaded")
-            try: sides[name] = Side(name, source, self.questions, self.outside, self.work.tell)
-            except (SquadNbError, OSError) as e: self.remarks.append(f"{name}: {e}")
+        self.questions = _questions_of(self.sources, self.given)
+        named = sides_of(self.sources, self.questions["id"] if self.questions is not None else ())
+        sides, self.remarks = _read_sides(named, self.questions, self.outside, self.work.tell)
         if not sides: raise DataError("; ".join(self.remarks) or "There are no predictions, and no model to ask: give a run, a folder of runs, a file {id: text}, or predictions")
         with self.quiet(draw=False): self.unfold(sides)
 

@@ -92,6 +92,41 @@ def test_the_settings_of_a_run_are_where_the_sliders_begin(runs, tmp_path):
     assert WindowExplorer(tmp_path/"torn", QUESTIONS).length.value == 96
     masks = MaskExplorer(str(runs/"writes"), QUESTIONS)
     assert (masks.mode.value, masks.layout_of.value) == ("prefix", "context_first")
+    asked = MaskExplorer(runs/"writes", QUESTIONS, "causal", "question_first")
+    assert (asked.mode.value, asked.layout_of.value) == ("causal", "question_first") and not asked.problem
+
+
+def test_a_stride_of_none_is_a_choice(runs, tmp_path):
+    for model in ("tiny-bert", runs/"points"): assert WindowExplorer(model, QUESTIONS, stride=0).stride.value == 0
+    trained = tmp_path/"trained"
+    trained.mkdir()
+    for file in (runs/"points").iterdir():
+        if file.is_file() and file.name != "config.json": (trained/file.name).symlink_to(file)
+    config = json.loads((runs/"points"/"config.json").read_text(encoding="utf-8"))
+    config["squad_nb"]["stride"] = 0
+    write_json(trained/"config.json", config)
+    explorer = WindowExplorer(trained, QUESTIONS)
+    assert (explorer.length.value, explorer.stride.value, explorer.problem) == (96, 0, "")
+
+
+def test_a_model_that_writes_says_nothing_of_windows(runs):
+    explorer = WindowExplorer(runs/"writes", QUESTIONS)
+    assert (explorer.length.value, explorer.stride.value, explorer.problem, len(explorer.views)) == (64, 16, "", 1)
+
+
+@pytest.mark.parametrize("length, stride", [(0, 16), (2, 0), (64, -1), (64, 300)])
+def test_figures_that_cannot_be_met_are_not_replaced(length, stride):
+    explorer = WindowExplorer("tiny-bert", QUESTIONS, length, stride)
+    assert (explorer.length.value, explorer.stride.value) == (length, stride) and explorer.problem and "fault" not in explorer.problem and explorer.views == []
+
+
+@pytest.mark.parametrize("given, message", [(dict(mask_mode="both"), "Unknown mask_mode 'both': choose causal or prefix"), (dict(mask_mode=""), "Unknown mask_mode '': choose causal or prefix"),
+                                            (dict(layout="question first"), "Unknown layout 'question first': choose question_first or context_first"), (dict(layout=["context_first"]), "Unknown layout ['context_first']: choose question_first or context_first")])
+def test_a_mask_or_layout_that_does_not_exist_is_said(given, message):
+    explorer = MaskExplorer("tiny-gpt2", QUESTIONS, **given)
+    assert explorer.problem == message and explorer.views == []
+    explorer.mode.value = "prefix"
+    assert explorer.problem == message
 
 
 class Slow: "A tokenizer that knows no characters"
@@ -270,6 +305,35 @@ def test_the_kernel_is_free_while_models_answer(runs, monkeypatch):
     browser.work.start(lambda: 1/0)  # not twice at a time
     go.set()
     assert len(browser.wait().views) == 1 and browser.work.layout.display == "none"
+
+
+def test_a_box_leaves_the_models_that_it_is_given(runs):
+    models = dict(points=runs/"points")
+    box = AskBox(models, ADA, ASKED[0][0])
+    box.ask(); box.work.wait()
+    assert [*box.views] == ["points"] and models == dict(points=runs/"points") and isinstance(box.models["points"], Predictor)
+
+
+def test_threads_take_turns_with_a_model(runs, monkeypatch):
+    "Two boxes with one model: the second asks while the first is answered, and both get what they get alone"
+    writes = Predictor.from_pretrained(runs/"writes")
+    predict, inside, most = writes.answers.predict, [], []
+    def slow(rows):
+        inside.append(1)
+        time.sleep(.1)
+        most.append(len(inside))
+        try: return predict(rows)
+        finally: inside.pop()
+    monkeypatch.setattr(writes.answers, "predict", slow)
+    boxes = [AskBox(dict(writes=writes), row["context"], row["question"]) for row in (ROWS[0], ELBE)]
+    alone = []
+    for box in boxes:
+        box.ask(); box.work.wait()
+        alone.append(box.views["writes"].html)
+    for box in boxes: box.ask()
+    for box in boxes: box.work.wait()
+    assert [box.views["writes"].html for box in boxes] == alone and most == [1]*4
+    assert writes.answer_tokens(ASKED[0][0], ADA)[0] == writes.answer(ASKED[0][0], ADA)  # a thread does not wait for itself
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
