@@ -18,6 +18,7 @@ def world(tmp_path_factory):
     return write_json(tmp_path_factory.mktemp("data")/"world.json", generate_squad(20))
 
 
+@pytest.mark.timeout(2500)
 def test_the_demo_learns_what_it_promises(tmp_path):
     "What `make demo` runs, whole: names of the test never occur in training"
     done = subprocess.run([sys.executable, "-m", "squad_nb", "demo", "--output", tmp_path/"demo", "--json"], capture_output=True, text=True, timeout=2400)
