@@ -331,7 +331,7 @@ def gather(
     if CARD not in chosen or card.get("questions") is not None and not by_hand: parcel[CARD] = model_card(folder, **card).encode()
     return dict(sorted(parcel.items())), left
 
-# %% ../nbs/51_publish.ipynb #707aa43c
+# %% ../nbs/51_publish.ipynb #35815f1a
 PACKAGES = dict(s3="s3fs", s3a="s3fs", gs="gcsfs", gcs="gcsfs", az="adlfs", abfs="adlfs", sftp="paramiko", ssh="paramiko", smb="smbprotocol", http="aiohttp", https="aiohttp", webdav="webdav4", oss="ossfs", dropbox="dropboxdrivefs")
 BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "oss"} # Protocols whose first word is made only when asked for
 
@@ -357,6 +357,7 @@ def file_system(
     if where.protocol in ("s3", "s3a"): made.retries = tries
     return made
 
+# %% ../nbs/51_publish.ipynb #5eb54469
 class Store:
     "A folder of some file system of fsspec"
     def __init__(self, where: Address, tries: int = 4, wait: float = 0.5, options: dict | None = None):
@@ -418,7 +419,7 @@ class Store:
             while part := file.read(2**22): total.update(part)
         return total.hexdigest()
 
-# %% ../nbs/51_publish.ipynb #9eb3c6eb
+# %% ../nbs/51_publish.ipynb #41ff5458
 @contextmanager
 def _progress(total: int, shown: bool | None, title: str):
     "What is called with the bytes done, until something goes wrong; drawn on a terminal"
@@ -451,6 +452,7 @@ def _side_by_side(do: Callable, names: Iterable[str], workers: int, stop: Event)
             raise
     return {name: job.result() for name, job in jobs.items()}
 
+# %% ../nbs/51_publish.ipynb #7c413cdb
 def put_all(
     store: Store,
     parcel: dict[str, bytes | Path], # Everything, by name
@@ -589,7 +591,7 @@ def publish(
     notes = (f"The {CARD} that is there was written by hand and stays",) if by_hand else ()
     return Listing(where.shown, files, {name: "sent" if name in todo else "was there" for name in files}, left, notes)
 
-# %% ../nbs/51_publish.ipynb #88ca5b09
+# %% ../nbs/51_publish.ipynb #cad1f38b
 def _check_room(files: dict[str, dict], folder: Path) -> None:
     "Raises `OutputError` before a disk is filled"
     need, free = sum(said["size"] for said in files.values()), shutil.disk_usage(folder).free
@@ -630,6 +632,7 @@ def _settle(got: Path, folder: Path, files: dict[str, dict]) -> tuple[dict[str, 
         os.replace(got/name, folder/name)
     return files, (f"The {CARD} in {folder} was written by hand and stays",) if kept else ()
 
+# %% ../nbs/51_publish.ipynb #bb12cc8f
 def fetch(
     url: str | Path,             # What something was published to
     folder: str | Path,          # New folder

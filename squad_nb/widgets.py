@@ -52,7 +52,7 @@ def _grid(
     cells = (tag("div", tag("div", tag("bdi", name), style="font:600 14px system-ui,sans-serif;margin:6px 2px 0;overflow-wrap:anywhere"), Html(v.html), style="min-width:0", cls="sqv-side-by-side tex2jax_ignore mathjax_ignore") for name, v in views.items())
     return tag("div", _PLAIN, *cells, style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:0 16px;max-width:1240px")
 
-# %% ../nbs/43_widgets.ipynb #e27841d3
+# %% ../nbs/43_widgets.ipynb #dd362870
 class Explorer(widgets.VBox):
     "Controls above views; `views` is what is shown, `problem` what is said"
     def __init__(self,
@@ -106,6 +106,7 @@ class Explorer(widgets.VBox):
 
     def __repr__(self) -> str: return f"{type(self).__name__}({self.problem or self.caption()!r})"
 
+# %% ../nbs/43_widgets.ipynb #e7b52ad1
 @contextmanager
 def _heard():
     "The warnings for people that are given meanwhile, as text; others go on"
