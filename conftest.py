@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ: os.environ.setdefault("OMP_NUM_THREADS",
 import pytest
 from execnb.shell import CaptureShell
 from fastcore.ansi import strip_ansi
+from hypothesis import HealthCheck, settings as drawing
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbdev.frontmatter import FrontmatterProc
@@ -20,6 +21,16 @@ root = Path(__file__).parent
 absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip  # what a test needs and is not there
 settings = ConfigParser(delimiters=["="])
 settings.read(root/"settings.ini", encoding="utf-8")
+
+usual = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+drawing.register_profile("usual", derandomize=True, max_examples=100, **usual)  # the same cases in every run
+drawing.register_profile("long", max_examples=2000, **usual)                    # pytest --hypothesis-profile=long draws others, twenty times as many
+drawing.load_profile("usual")
+
+
+def cases(n):
+    "Draw so many cases, in a long run twenty times as many"
+    return drawing(max_examples=n*drawing.default.max_examples//100)
 
 
 class CellFailed(Exception): "A cell raised, or printed a traceback"
