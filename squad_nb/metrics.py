@@ -91,15 +91,16 @@ def read_predictions(
     if isinstance(data.get("data"), list): raise DataError(f"{path} is SQuAD data, with questions and not predictions: {{id: text}} is needed")
     return prediction_texts(data, str(path))
 
-# %% ../nbs/11_metrics.ipynb #e7e0ba5d
+# %% ../nbs/11_metrics.ipynb #6f6bd833
 def _score(texts: dict[str, str], ids: list[str], golds: list[list[str]], v2: bool) -> Table:
     "A row a question; `golds` are the accepted texts of each"
     rows = Table()
     for id, accepted in zip(ids, golds):
         text, gold, exact, f1 = texts.get(id), next(iter(accepted), ""), 0.0, 0.0
         if text is not None:
-            exact, f1 = exact_match(text, accepted, v2), f1_score(text, accepted, v2)
-            gold = max(accepted, key=lambda g: _overlap(text, g, v2), default="")
+            exact = exact_match(text, accepted, v2)
+            f1, best = max(((_overlap(text, g, v2 or not accepted), g) for g in _accepted(accepted, v2)), key=lambda scored: scored[0])
+            gold = best or gold
         rows.append(dict(id=id, exact=exact, f1=f1, answerable=bool(accepted), gold=gold, prediction=text))
     return rows
 
@@ -116,7 +117,7 @@ def question_scores(
 ) -> Table: # id, exact (0 or 1), f1 (0 to 1), answerable, gold (the accepted answer that suits best), prediction (None when missing)
     "Scores of each question in the data set's order; raises `DataError` for duplicate or unknown ids, and for data without accepted answers"
     texts, ids = prediction_texts(predictions), dataset["id"][:]
-    golds = [answers["text"] for answers in dataset["answers"]]
+    golds = [answers["text"] for answers in dataset["answers"][:]]
     if not ids: raise DataError("The data set is empty: there are no questions to score")
     if twice := [id for id, n in Counter(ids).items() if n > 1]: raise DataError(f"Several questions of the data have one id: {_some(twice)}")
     if (unknown := texts.keys() - set(ids)) and not allow_unknown:

@@ -40,3 +40,16 @@ def test_generative_training():
 
 def test_generative_answers():
     assert run("generative.py", "--data", "sample", "--model", "tiny-gpt2", "--limit", 8, "--threads", 1)["different_answers"] == []
+
+
+def test_scoring():
+    assert set(run("scoring.py", "--data", "sample", "--repeats", 1)["ratios"]) == {"to_plain", "to_torchmetrics"}
+
+
+def test_gpu(tmp_path):
+    from squad_nb.sample import tiny_model
+    done = subprocess.run([sys.executable, root/"benchmarks"/"gpu.py", "--data", "sample", "--tokenizer", tiny_model("tiny-gpt2"), "--shapes", "gpt2", "--precisions", "fp32", "--compile", "off", "--limit", "8", "--layers", "1", "--batch-size", "4",
+                           "--warmup", "0", "--steps", "1", "--threads", "1", "--json", tmp_path/"gpu.json"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path/"gpu.json").read_text())
+    assert [row["side"] for row in found["rows"]] == ["padded", "grouped", "shared"] and found["loss_spread"]["gpt2"] < 1e-4
