@@ -17,9 +17,10 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from .core import DataError, ModelError, OutputError, SettingError, claim_folder, read_json, write_json
+from .cuts import _bounds, slice_positions
 from .masks import _check_names, additive_mask, attention_mask, check_sharing, position_ids
 from .prompts import CONTEXT, PADDING, PromptConfig
-from .windows import _bounds, _column, slice_positions
+from .windows import _column
 
 # %% ../nbs/32_batching.ipynb #447c6cc6
 def _hash(data) -> str:

@@ -19,8 +19,9 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from .core import DataError, ModelError, SettingError
+from .cuts import Rows, Tokens, _bounds, _plain, slice_positions, tokenize_once, window_parts
 from .squad import Table
-from .windows import Tokens, _bounds, _column, _plain, _read_rows, _Rows, first_answers, slice_positions, tokenize_once, window_parts
+from .windows import _column, _read_rows, first_answers
 
 # %% ../nbs/30_prompts.ipynb #21aecebc
 CONTEXT, QUESTION, ANSWER, PADDING = 0, 1, 2, -1  # ANSWER: the cue and what follows it
@@ -222,7 +223,7 @@ def _first_texts(answers: pa.StructArray) -> list[str]:
     if has.any(): texts[has] = lists.values.take(pa.array(np.asarray(lists.offsets)[:-1][has])).fill_null("").to_pylist()
     return texts.tolist()
 
-def _stands(rows: _Rows, texts: list[str], spans: np.ndarray) -> np.ndarray: # (rows,) bool
+def _stands(rows: Rows, texts: list[str], spans: np.ndarray) -> np.ndarray: # (rows,) bool
     "Whether each answer is what stands at its place in its context"
     return np.array([0 <= a and t != "" and rows.contexts[c][a:b] == t for c, t, (a, b) in zip(rows.context, texts, spans.tolist())], bool)
 
@@ -234,7 +235,7 @@ class _Answers:
     number: np.ndarray   # (rows,) which of them
     places: np.ndarray   # (rows, 2) characters in the context, -1 without an answer or where it does not stand there
 
-def _read_answers(column: pa.StructArray, rows: _Rows, tokenizer, frame: Frame, config: PromptConfig) -> _Answers:
+def _read_answers(column: pa.StructArray, rows: Rows, tokenizer, frame: Frame, config: PromptConfig) -> _Answers:
     "The first accepted answer of each row; warns of those that are too long or not in their place"
     places, texts = first_answers(column), _first_texts(column)
     stands = _stands(rows, texts, places)
@@ -247,7 +248,7 @@ def _read_answers(column: pa.StructArray, rows: _Rows, tokenizer, frame: Frame, 
     return _Answers(tokens, number, np.where((stands & ~empty)[:, None], places, -1))
 
 # %% ../nbs/30_prompts.ipynb #b54dc305
-def _pair(rows: _Rows, contexts: Tokens, grid: Grid, answers: _Answers | None) -> tuple[np.ndarray, np.ndarray]: # Of every prompt: its row, its number in the grid
+def _pair(rows: Rows, contexts: Tokens, grid: Grid, answers: _Answers | None) -> tuple[np.ndarray, np.ndarray]: # Of every prompt: its row, its number in the grid
     "Join questions and windows; warns of answers that no window holds"
     counts = np.diff(grid.bounds)[rows.context]
     row, passage = np.repeat(np.arange(len(counts)), counts), slice_positions(grid.bounds[rows.context], counts)

@@ -6,19 +6,19 @@
 __all__ = ['NO_KEY', 'sliding', 'TopSpans', 'top_spans', 'merge_spans', 'decode_spans', 'null_threshold_curve', 'NullThreshold',
            'best_null_threshold']
 
-# %% ../nbs/21_spans.ipynb #6d611dde
+# %% ../nbs/21_spans.ipynb #d30a1bb1
 import math
-from bisect import bisect_left
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Callable, NamedTuple
 import numpy as np, torch
 import torch.nn.functional as F
 from datasets import Dataset
-from .core import Candidate, Candidates, DataError, ModelError, Prediction, SettingError
+from .core import DataError, Prediction, SettingError
+from .cuts import quotable
+from .decoding import SpanArrays, merge_windows
 from .metrics import exact_match, f1_score
 from .squad import is_v2
-from .windows import context_mask, example_index, window_characters
+from .windows import example_index, window_characters
 
 # %% ../nbs/21_spans.ipynb #f0f45289
 def sliding(
@@ -153,49 +153,7 @@ def top_spans(
     if start_logits.device.type == "mps": start_logits, end_logits, context_mask = start_logits.cpu(), end_logits.cpu(), context_mask.cpu()
     return _apart(_list_spans(start_logits, end_logits, context_mask, k, max_answer_length), k)
 
-# %% ../nbs/21_spans.ipynb #7ee75091
-def _without_overlaps(owner, begin, end):
-    "Which rows of a table sorted by owner, best first, overlap no better row of the same owner"
-    keep = np.ones(len(owner), bool)
-    order = np.lexsort((begin, owner))
-    o, b, e = owner[order], begin[order], end[order]
-    clash = np.unique(o[1:][(o[1:] == o[:-1]) & (b[1:] < e[:-1])])  # sorted by place, an overlap shows between neighbours
-    for low, high in zip(np.searchsorted(owner, clash), np.searchsorted(owner, clash, "right")):
-        begins, ends = [], []  # of those kept, by place
-        for row, b, e in zip(range(low, high), begin[low:high].tolist(), end[low:high].tolist()):
-            i = bisect_left(begins, e)
-            keep[row] = i == 0 or ends[i - 1] <= b
-            if keep[row]: begins.insert(i, b); ends.insert(i, e)
-    return keep
-
-# %% ../nbs/21_spans.ipynb #36ca4c17
-def _crowded(table, row, start, end, several, characters):
-    "Which rows may overlap another: those of questions with several windows, and those of windows with a span that shares a character with the token beside it"
-    before, after = characters[start - 1, 1], characters[np.minimum(end + 1, len(characters) - 1), 0]
-    several[row[(before > table[2]) | (after >= 0) & (after < table[3])]] = True
-    return np.flatnonzero(several[row])
-
-def _candidate_table(top, owner, first, characters, n_best):
-    "Columns of all candidates, by question, best first: question, score, first character, one past the last, window of the question"
-    scores, starts, ends = (column.numpy() for column in top[:3])
-    row, place = np.nonzero(scores > -np.inf)
-    start, end = starts[row, place] + first[row], ends[row, place] + first[row]
-    fits = not np.any(end >= first[row + 1])
-    table = [owner[row], scores[row, place].astype(np.float64), *((characters[start, 0], characters[end, 1]) if fits else ())]
-    if not fits or min(table[2].min(initial=0), table[3].min(initial=0)) < 0:
-        raise DataError("Some spans lie outside their window's passage: they were not found in these windows")
-    table.append((np.arange(len(owner)) - np.searchsorted(owner, owner))[row])
-    keep = table[3] > table[2]  # a token without characters is no answer: empty text means that there is none
-    mixed = _crowded(table, row, start, end, np.bincount(owner)[owner] > 1, characters)  # the others are in order already
-    order = mixed[np.lexsort([table[i][mixed] for i in (3, 2)] + [-table[1][mixed], table[0][mixed]])]
-    for column in (*table, keep): column[mixed] = column[order]
-    keep[mixed] &= _without_overlaps(*(table[i][mixed] for i in (0, 2, 3)))
-    mixed = mixed[keep[mixed]]
-    rank = np.arange(len(mixed)) - np.searchsorted(table[0][mixed], table[0][mixed])
-    keep[mixed[rank >= n_best]] = False
-    return table if keep.all() else [column[keep] for column in table]
-
-# %% ../nbs/21_spans.ipynb #1ae9e8c2
+# %% ../nbs/21_spans.ipynb #a1a2ed38
 def _null_threshold(null_threshold, dataset):
     "The threshold as a number: infinite where every question has an answer"
     if null_threshold is None: return 0.0 if is_v2(dataset) else math.inf
@@ -203,42 +161,7 @@ def _null_threshold(null_threshold, dataset):
         raise SettingError(f"null_threshold must be a number, infinity or None, not {null_threshold!r}")
     return float(null_threshold)
 
-def _check_numbers(top, owner, dataset):
-    "Raise `ModelError` where logits were not numbers"
-    broken = np.unique(owner[(top.log_sums.isnan() | top.null_scores.isnan()).numpy()])
-    if not len(broken): return
-    ids = dataset.select(broken[:5])["id"][:]
-    raise ModelError(f"The logits of {len(broken)} of {len(dataset)} questions are not numbers (NaN), first {', '.join(map(repr, ids))}. "
-                     "Usually training has diverged: lower the learning rate, or train in bf16 or fp32 in place of fp16")
-
-# %% ../nbs/21_spans.ipynb #27275b34
-def _with_null(table, null):
-    "The table with a row without place (-1) for each null score above -inf, behind the candidates that score at least as much"
-    question, score = table[:2]
-    new = np.flatnonzero(null > -np.inf)
-    place = np.searchsorted(question, new) + np.bincount(question[score >= null[question]], minlength=len(null))[new]
-    return [np.insert(column, place, values) for column, values in zip(table, (new, null[new], -1, -1, -1))]
-
-def _winners(table, bounds, threshold):
-    "The row that answers each question, -1 where there is none; `bounds` are those of the questions' rows"
-    low, score, null_row = bounds[:-1], np.append(table[1], -np.inf), np.full(len(bounds) - 1, -1)  # row -1 scores -inf
-    null_row[table[0][table[2] < 0]] = np.flatnonzero(table[2] < 0)
-    best = low + (null_row == low)
-    best = np.where(best < bounds[1:], best, -1)
-    lead = np.subtract(score[null_row], score[best], out=np.full(len(low), np.inf), where=best >= 0)
-    return np.where((null_row >= 0) & (lead > threshold) | (best < 0), null_row, best)
-
-# %% ../nbs/21_spans.ipynb #db600cb9
-def _predictions(dataset, columns, winner, bounds):
-    "One prediction a question; `columns` are those of `Candidates`"
-    score, start, end = (np.append(columns[i], none)[winner].tolist() for i, none in ((0, -np.inf), (2, -1), (3, -1)))
-    table, bounds = dataset.with_format("arrow")[:], bounds.tolist()
-    ids, contexts = table["id"].to_pylist(), table["context"].to_pylist()
-    texts = [context[a:b] for context, a, b in zip(contexts, start, end)]  # of no answer [-1:-1]
-    if min(start, default=0) < 0: start, end = ([None if x < 0 else x for x in places] for places in (start, end))
-    return list(map(Prediction._make, zip(ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:]))))
-
-# %% ../nbs/21_spans.ipynb #d29c1f20
+# %% ../nbs/21_spans.ipynb #252b36ed
 def merge_spans(
     top: TopSpans,                       # What `top_spans` found, a row a window
     windows: Dataset,                    # The windows, in the same order: `example_id`, `offsets`
@@ -253,23 +176,8 @@ def merge_spans(
 
 def _merge(top, first, characters, owner, dataset, n_best, threshold):
     "`merge_spans` with the windows as arrays"
-    _check_numbers(top, owner, dataset)
-    if np.any(owner[1:] < owner[:-1]):  # windows out of order: those of a question together, in the order they came
-        order = np.argsort(owner, kind="stable")
-        top, owner = TopSpans(*(column[order] for column in top)), owner[order]
-        begin, length = first[order], np.diff(first)[order]
-        first = np.append(0, np.cumsum(length))
-        characters = characters[np.repeat(begin - first[:-1], length) + np.arange(first[-1])]
-    null, log_sum = np.full(len(dataset), np.inf), np.full(len(dataset), -np.inf)
-    np.minimum.at(null, owner, top.null_scores.numpy())
-    np.logaddexp.at(log_sum, owner, top.log_sums.numpy())
-    null[np.isinf(null) | (threshold == math.inf)] = -np.inf  # no window, or no such answer
-    log_sum = np.logaddexp(log_sum, null)
-    table = _with_null(_candidate_table(top, owner, first, characters, n_best), null)
-    bounds = np.searchsorted(table[0], np.arange(len(dataset) + 1))
-    question, score, *places = table
-    columns = (score, np.exp(np.minimum(score - log_sum[question], 0)), *places)
-    return _predictions(dataset, columns, _winners(table, bounds, threshold), bounds)
+    table = dataset.with_format("arrow")[:]
+    return merge_windows(SpanArrays(*(column.numpy() for column in top)), first, characters, owner, *(table[name].to_pylist() for name in ("id", "context")), n_best, threshold)
 
 # %% ../nbs/21_spans.ipynb #cf7a719b
 def _check_logits(start_logits, end_logits, first):
@@ -308,7 +216,7 @@ def _search(start_logits, end_logits, first, inside, k, max_answer_length):
     back = torch.from_numpy(np.argsort(order))
     return TopSpans(*(column[back] for column in _apart(TopSpans.cat(parts), k).cpu()))
 
-# %% ../nbs/21_spans.ipynb #7a647a38
+# %% ../nbs/21_spans.ipynb #7c415f9f
 def decode_spans(
     start_logits,                        # (n_windows, padded length), NumPy or torch; what lies behind a window's end is ignored
     end_logits,                          # The same shape
@@ -323,8 +231,7 @@ def decode_spans(
     threshold, logits = _null_threshold(null_threshold, dataset), [x if torch.is_tensor(x) else np.asarray(x) for x in (start_logits, end_logits)]
     first, characters = window_characters(windows)
     _check_logits(*logits, first)
-    inside = context_mask(characters) & (characters[:, 1] > characters[:, 0])  # empty text means no answer, so an empty token is none
-    with _one_thread(): top = _search(*logits, first, inside, n_best, max_answer_length)
+    with _one_thread(): top = _search(*logits, first, quotable(characters), n_best, max_answer_length)
     return _merge(top, first, characters, example_index(windows, dataset), dataset, n_best, threshold)
 
 # %% ../nbs/21_spans.ipynb #0b5fb7cf

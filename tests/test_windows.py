@@ -4,8 +4,9 @@ import importlib, json, os, subprocess, sys
 import numpy as np
 import pytest
 
+from squad_nb.cuts import Windows, overflow_windows, same_windows
 from squad_nb.squad import lint_squad, load_squad
-from squad_nb.windows import example_index, overflow_windows, same_windows, uncovered, window_characters, window_features, Windows
+from squad_nb.windows import example_index, uncovered, window_characters, window_features
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
+from squad_nb.cuts import window_parts
 from squad_nb.masks import attention_mask
-from squad_nb.windows import window_parts
 
 passage, question, answer = "Ada was born in London in 1815 and died there in 1852".split(), "When was Ada born ?".split(), "1815"
 colours = {0: "#3b7dd8", 1: "#e8833a", 2: "#4a9d5b"}  # context, question, cue and answer
