@@ -7,14 +7,14 @@ __all__ = ['save_settings', 'saved_settings', 'choose_settings', 'only_at', 'Gro
            'Written', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'Answers', 'Asked',
            'generate_answers', 'written_tokens']
 
-# %% ../nbs/33_generate.ipynb #b60894c6
+# %% ../nbs/33_generate.ipynb #86057482
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
-from itertools import accumulate, chain, takewhile
+from itertools import accumulate, chain, pairwise, takewhile
 from math import exp
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -314,19 +314,20 @@ def spelling_of(tokenizer) -> Spelling:
     "The `Spelling` of a tokenizer, made once"
     return Spelling(tokenizer)
 
-# %% ../nbs/33_generate.ipynb #cc15c261
+# %% ../nbs/33_generate.ipynb #23bb1ea4
 class Passage:
     "A text whose stretches are the possible answers"
     def __init__(self, text: str, spelling: Spelling):
         self.text, self.data, self.spelling = text, text.encode(), spelling
         self.edges = {0: 0} | {b: c for c, b in enumerate(accumulate(len(c.encode()) for c in text), 1)}  # byte → character
-    def blank(self, at: int) -> bool: return self.data[at:at + 1].isspace()
+        self.blanks = {at for (low, c), (high, _) in pairwise(self.edges.items()) if text[c].isspace() for at in range(low, high)}  # bytes of white space, which Unicode has in several widths
+    def blank(self, at: int) -> bool: return at in self.blanks
 
     @cached_property
     def first(self) -> dict[int, list[tuple[int, int]]]:
         "{token: [(first byte, next byte)]} of all tokens that an answer can begin with, their leading blank aside"
         found = defaultdict(list)
-        for at in self.edges:
+        for at in [*self.edges][:-1]:
             if self.blank(at): continue
             for before in (b" ", b""):
                 for id, n in self.spelling.along(self.data, at, before): found[id].append((at, n))
@@ -338,8 +339,8 @@ class SpanRule:
         self.passage, self.end, self.paths, self.next = passage, end, None, passage.first
 
     def allowed(self) -> list[int]: # Ids
-        "What may come next; end-of-text before the first token means no answer, later it must follow a whole character that is no blank"
-        return [*self.next, *([self.end] if self.paths is None or self.place else [])]
+        "What may come next; end-of-text before the first token means no answer, later it must follow a whole character that is no blank, or what nothing can follow"
+        return [*self.next, *([self.end] if self.paths is None or self.place or not self.next else [])]
 
     def take(self, token: int) -> None:
         "Go on with a token that was allowed"
