@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SpanArrays', 'best_spans', 'merge_windows']
 
-# %% ../nbs/19_decoding.ipynb #5fdb67e5
+# %% ../nbs/19_decoding.ipynb #ba35d018
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .calibration import temper
 from .core import Candidates, DataError, ModelError, Prediction, SettingError
 
 # %% ../nbs/19_decoding.ipynb #6b282759
@@ -160,7 +161,7 @@ def _predictions(ids, contexts, columns, winner, bounds):
     if min(start, default=0) < 0: start, end = ([None if x < 0 else x for x in places] for places in (start, end))
     return list(map(Prediction._make, zip(ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:]))))
 
-# %% ../nbs/19_decoding.ipynb #0bcc3da9
+# %% ../nbs/19_decoding.ipynb #790086d1
 def merge_windows(
     top: SpanArrays,          # What `best_spans` found, a row a window
     first: np.ndarray,        # (windows + 1,) bounds of each window's tokens
@@ -170,6 +171,7 @@ def merge_windows(
     contexts: Sequence[str],  # Of the questions
     n_best: int,              # Candidates a question, beside the null candidate
     threshold: float,         # Empty when the null score leads by more; inf: never
+    temperature: float = 1,   # Of the probabilities
 ) -> list[Prediction]:        # One a question, in their order
     "One prediction a question from the best spans of its windows. Raises `DataError` where these do not belong together, `ModelError` on NaN"
     _check_numbers(top, owner, ids)
@@ -187,5 +189,6 @@ def merge_windows(
     table = _with_null(_candidate_table(top, owner, first, characters, n_best), null)
     bounds = np.searchsorted(table[0], np.arange(len(ids) + 1))
     question, score, *places = table
-    columns = (score, np.exp(np.minimum(score - log_sum[question], 0)), *places)
+    shares = np.exp(np.minimum(score - log_sum[question], 0))
+    columns = (score, shares if temperature == 1 else temper(shares, question, temperature), *places)
     return _predictions(ids, contexts, columns, _winners(table, bounds, threshold), bounds)

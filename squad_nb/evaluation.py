@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURES', 'question_table', 'predictions_of', 'gains_and_losses', 'plot_checkpoints', 'CheckpointScores',
            'checkpoints', 'score_checkpoints', 'question_word', 'length_group', 'score_groups', 'plot_groups',
-           'reliability', 'calibration_error', 'plot_reliability', 'bootstrap_interval', 'disagreements', 'Comparison',
-           'compare']
+           'bootstrap_interval', 'disagreements', 'Comparison', 'compare']
 
 # %% ../nbs/41_evaluation.ipynb #94e788c7
 import json, re
@@ -223,48 +222,6 @@ def plot_groups(
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("percent")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside right upper")
-    return figure
-
-# %% ../nbs/41_evaluation.ipynb #e4bdb121
-def reliability(
-    probabilities,  # (n,) 0 to 1
-    right,          # (n,) 0 or 1
-    bins: int = 10, # Of equal width; each holds its upper end, the first 0 as well
-) -> pd.DataFrame:  # low, high, answers, confidence and accuracy (means, 0 to 1; NaN in an empty bin)
-    "How often answers of about the same probability are right; raises `DataError` where a probability is none"
-    p, right = np.asarray(probabilities, float), np.asarray(right, float)
-    if p.shape != right.shape or p.ndim != 1: raise DataError(f"Each answer needs a probability: there are {right.size} answers and {p.size} probabilities")
-    if not ((p >= 0) & (p <= 1)).all(): raise DataError("Not all of these are probabilities between 0 and 1")
-    which, edges = np.clip(np.ceil(p*bins).astype(int) - 1, 0, bins - 1), np.arange(bins + 1)/bins
-    count = np.bincount(which, minlength=bins)
-    means = [np.divide(np.bincount(which, x, bins), count, out=np.full(bins, np.nan), where=count > 0) for x in (p, right)]
-    return pd.DataFrame(dict(low=edges[:-1], high=edges[1:], answers=count, confidence=means[0], accuracy=means[1]))
-
-def calibration_error(
-    bins: pd.DataFrame, # As `reliability` gives them
-) -> float:             # 0 to 1
-    "The expected calibration error (Naeini et al. 2015)"
-    return float(((bins.confidence - bins.accuracy).abs()*bins.answers).sum()/bins.answers.sum())
-
-# %% ../nbs/41_evaluation.ipynb #38efaaa5
-def plot_reliability(
-    bins: pd.DataFrame, # As `reliability` gives them
-): # A matplotlib `Figure`
-    "Share of right answers over their probability, above the number of answers in each bin"
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-    top, foot = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    middle, width = (bins.low + bins.high)/2, bins.high - bins.low
-    top.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    top.bar(middle, bins.accuracy, width*.9, color="C0", alpha=.5, label="right")
-    top.plot(bins.confidence, bins.accuracy, "o", color="C0", markersize=5, label="at the mean probability")
-    top.set(ylabel="share of exact matches", xlim=(0, 1), ylim=(0, 1), title=f"{bins.answers.sum()} answers, calibration error {calibration_error(bins):.3f}")
-    top.title.set_fontsize("medium")
-    top.legend(frameon=False, fontsize="small", loc="upper left")
-    foot.bar_label(foot.bar(middle, bins.answers, width*.9, color="grey"), [n or "" for n in bins.answers], fontsize="x-small", padding=1)
-    foot.margins(y=.25)
-    foot.set(xlabel="probability of the answer", ylabel="answers")
-    for axis in (top, foot): axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 # %% ../nbs/41_evaluation.ipynb #93f5bfad

@@ -161,23 +161,24 @@ def _null_threshold(null_threshold, dataset):
         raise SettingError(f"null_threshold must be a number, infinity or None, not {null_threshold!r}")
     return float(null_threshold)
 
-# %% ../nbs/21_spans.ipynb #252b36ed
+# %% ../nbs/21_spans.ipynb #afa611bc
 def merge_spans(
     top: TopSpans,                       # What `top_spans` found, a row a window
     windows: Dataset,                    # The windows, in the same order: `example_id`, `offsets`
     dataset: Dataset,                    # The questions
     n_best: int = 20,                    # Candidates a question, beside the null candidate
     null_threshold: float | None = None, # Empty when the null score leads by more; inf: never; None: 0 if some question of `dataset` has no answer, else never
+    temperature: float = 1,              # Of the probabilities, as `fit_temperature` finds it
 ) -> list[Prediction]:                   # In the data set's order
     "One prediction a question from the best spans of its windows. Raises `DataError` where these do not belong together, `ModelError` on NaN"
     if n_best < 1: raise SettingError(f"At least one candidate must be kept: n_best is {n_best}")
     if len(top.scores) != len(windows): raise DataError(f"There are spans of {len(top.scores)} windows, but {len(windows)} windows")
-    return _merge(top.cpu(), *window_characters(windows), example_index(windows, dataset), dataset, n_best, _null_threshold(null_threshold, dataset))
+    return _merge(top.cpu(), *window_characters(windows), example_index(windows, dataset), dataset, n_best, _null_threshold(null_threshold, dataset), temperature)
 
-def _merge(top, first, characters, owner, dataset, n_best, threshold):
+def _merge(top, first, characters, owner, dataset, n_best, threshold, temperature=1):
     "`merge_spans` with the windows as arrays"
     table = dataset.with_format("arrow")[:]
-    return merge_windows(SpanArrays(*(column.numpy() for column in top)), first, characters, owner, *(table[name].to_pylist() for name in ("id", "context")), n_best, threshold)
+    return merge_windows(SpanArrays(*(column.numpy() for column in top)), first, characters, owner, *(table[name].to_pylist() for name in ("id", "context")), n_best, threshold, temperature)
 
 # %% ../nbs/21_spans.ipynb #cf7a719b
 def _check_logits(start_logits, end_logits, first):
