@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Candidate', 'Candidates', 'Prediction', 'SquadNbError', 'DataError', 'ModelError', 'SettingError', 'OutputError',
-           'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device', 'best_precision']
+           'whole_file', 'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device', 'best_precision']
 
-# %% ../nbs/00_core.ipynb #8a9f7e8a
-import json, os, random, tempfile
-from collections.abc import Sequence
+# %% ../nbs/00_core.ipynb #919b9be2
+import json, os, random, re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,39 +83,51 @@ class SettingError(SquadNbError, ValueError):
 class OutputError(SquadNbError, OSError):
     "A place that cannot be written to, or that something of the user's already holds"
 
-# %% ../nbs/00_core.ipynb #d7abafe7
+# %% ../nbs/00_core.ipynb #537461dc
+@contextmanager
+def whole_file(
+    path: str | Path,  # Where to; folders above it are made
+) -> Iterator[Path]:   # What to write to, with the same suffix
+    "Within, fill a file that gets its name when all is done; raises `OutputError` when the place cannot be written to"
+    path = Path(path)
+    real = Path(os.path.realpath(path))  # a link stays one
+    part = real.parent/f".{real.stem[:80]}.{os.urandom(4).hex()}{real.suffix}"
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        device = real.exists() and not real.is_file()
+        yield real if device else part
+        if not device: os.replace(part, real)
+    except SquadNbError: raise
+    except OSError as e: raise OutputError(f"Cannot write {path}: {e.strerror or e}") from e
+    finally:
+        if os.path.exists(part): os.unlink(part)
+
+# %% ../nbs/00_core.ipynb #28b05a2a
 def write_json(
     path: str | Path, # Where to
     data: Any,        # Anything JSON holds
     indent: int | None = 1,
 ) -> Path:
-    "Write `data` as UTF-8 JSON, whole or not at all"
-    path = Path(path)
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = file.name
-            json.dump(data, file, indent=indent, ensure_ascii=False)
-        os.chmod(part, 0o644)  # a temporary file is private; a result is not
-        os.replace(part, path)
-    except OSError as e:
-        raise OutputError(f"Cannot write {path}: {e.strerror or e}") from e
-    finally:
-        if part and os.path.exists(part): os.unlink(part)
-    return path
+    "Write `data` as UTF-8 JSON, whole or not at all; raises `OutputError`"
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file: json.dump(data, file, indent=indent, ensure_ascii=False)
+    return Path(path)
 
-# %% ../nbs/00_core.ipynb #bcc54ecc
+# %% ../nbs/00_core.ipynb #d2968747
 def read_json(
     path: str | Path, # A JSON file in UTF-8
 ) -> Any:
     "What a JSON file holds; raises `DataError` that names the file and the line"
     path = Path(path)
-    try: return json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        data = json.loads(text := path.read_text(encoding="utf-8-sig"))
+        if re.search(r"\\u[dD][89a-fA-F]", text): json.dumps(data, ensure_ascii=False).encode()
+        return data
     except FileNotFoundError: raise DataError(f"There is no file {path}") from None
     except IsADirectoryError: raise DataError(f"{path} is a folder; a JSON file is needed") from None
     except UnicodeDecodeError: raise DataError(f"{path} is not UTF-8 text, so it is not a JSON file") from None
+    except UnicodeEncodeError as e: raise DataError(f"{path} holds half of a surrogate pair, which is no character, after {e.object[max(0, e.start - 30):e.start]!r}") from None
     except json.JSONDecodeError as e: raise DataError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}") from None
+    except (RecursionError, ValueError) as e: raise DataError(f"{path} is JSON that cannot be read: {e}") from None  # lists in lists in lists, or a number of 5000 digits
     except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}") from e
 
 # %% ../nbs/00_core.ipynb #59cbc5a9

@@ -6,15 +6,15 @@
 __all__ = ['REASONS', 'PREDICTION_STYLE', 'Html', 'shown', 'tag', 'quoted', 'style_sheet', 'View', 'views_page', 'colour_key',
            'windows_view', 'attention_reasons', 'mask_view', 'labels_view', 'window_stories', 'prediction_view']
 
-# %% ../nbs/02_views.ipynb #c27c7f61
-import base64, hashlib, html, json, os
+# %% ../nbs/02_views.ipynb #6baa6814
+import base64, hashlib, html, json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 from math import exp, isfinite
 from pathlib import Path
 
-from .core import Candidate, DataError, OutputError, Prediction
+from .core import Candidate, DataError, Prediction, whole_file
 
 # %% ../nbs/02_views.ipynb #d2afe059
 class Html(str):
@@ -133,7 +133,7 @@ _POINT = """
 } })();
 """.strip()
 
-# %% ../nbs/02_views.ipynb #252fe666
+# %% ../nbs/02_views.ipynb #3e8f6f9d
 class View:
     "HTML that stands on its own: shown in a notebook, `str(view)` or `save` for a whole page"
     def __init__(self,
@@ -154,13 +154,8 @@ class View:
 
     def save(self, path: str | Path) -> Path:
         "Write a page of its own, whole or not at all; raises `OutputError`"
-        path, part = Path(path), Path(f"{path}.{os.getpid()}.part")
-        try:
-            part.write_text(str(self), encoding="utf-8")
-            os.replace(part, path)
-        except OSError as e: raise OutputError(f"Cannot write {path}: {e.strerror or e}") from e
-        finally: part.unlink(missing_ok=True) if part.parent.is_dir() else None
-        return path
+        with whole_file(path) as part: part.write_text(str(self), encoding="utf-8")
+        return Path(path)
 
 def views_page(
     views: Sequence[View], # In order
