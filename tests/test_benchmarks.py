@@ -2,6 +2,8 @@
 import json, subprocess, sys
 from pathlib import Path
 
+import pytest
+
 root = Path(__file__).resolve().parents[1]
 
 
@@ -53,3 +55,17 @@ def test_gpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path/"gpu.json").read_text())
     assert [row["side"] for row in found["rows"]] == ["padded", "grouped", "shared"] and found["loss_spread"]["gpt2"] < 1e-4
+
+
+def test_time_to_f1(tmp_path):
+    from squad_nb.core import write_json
+    from squad_nb.sample import generate_squad
+    found = run("time_to_f1.py", "--model", "tiny-bert", "--data", write_json(tmp_path/"world.json", generate_squad(3)), "--test-articles", 1, "--eval-limit", 12, "--f1", 1, "--every", 1, "--epochs", 1, "--max-length", 192, "--stride", 48, "--threads", 1)
+    assert set(found["ratios"]) == {"to_padded", "to_dynamic"} and all(ratio > 0 for ratios in found["ratios"].values() for ratio in ratios.values())
+
+
+@pytest.mark.parametrize("words", [("--model", "tiny-bert"), ("--writer", "tiny-gpt2")])
+def test_time_shares(words):
+    found = run("time_shares.py", *words, "--data", "sample", "--limit", 12, "--threads", 1)
+    assert set(found["times_the_model"]) == {"preparation", "decoding"} and 0 <= found["training"]["outside"] < 1
+    assert abs(sum(found["training"]["shares"].values()) + found["training"]["outside"] - 1) < 1e-6
