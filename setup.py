@@ -11,6 +11,7 @@ about = config["DEFAULT"]
 lib = about["lib_path"]
 status = {"1": "Planning", "2": "Pre-Alpha", "3": "Alpha", "4": "Beta", "5": "Production/Stable"}[about["status"]]
 readme = here/"README.md"
+extras = {name.removesuffix("_requirements"): needs.split() for name, needs in about.items() if name.endswith("_requirements")}  # development needs them all
 
 setup(
     name=about["lib_name"],
@@ -31,7 +32,7 @@ setup(
     ],
     python_requires=f">={about['min_python']}",
     install_requires=about["requirements"].split(),
-    extras_require={"s3": about["s3_requirements"].split(), "dev": [*about["dev_requirements"].split(), *about["s3_requirements"].split()]},
+    extras_require=extras | {"dev": [need for needs in extras.values() for need in needs]},
     entry_points={"console_scripts": about["console_scripts"].split(), "nbdev": [f"{lib}={lib}._modidx:d"]},
     packages=find_packages(include=[lib, f"{lib}.*"]),
     package_data={lib: ["data/**/*"]},
