@@ -69,3 +69,14 @@ def test_time_shares(words):
     found = run("time_shares.py", *words, "--data", "sample", "--limit", 12, "--threads", 1)
     assert set(found["times_the_model"]) == {"preparation", "decoding"} and 0 <= found["training"]["outside"] < 1
     assert abs(sum(found["training"]["shares"].values()) + found["training"]["outside"] - 1) < 1e-6
+
+
+def test_all_of_them_in_one_go(tmp_path):
+    "The table has a ratio a row; one that fails is shown, and the others go on"
+    words = [sys.executable, str(root/"benchmarks"/"run.py"), "--data", "sample", "--only", "scoring", "windows", "--json", str(tmp_path/"all.json")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path/"all.json").read_text())["results"]
+    assert set(found) == {"windows", "scoring"} and done.stdout.count("\n| scoring | ") == 2
+    done = subprocess.run([*words, "--predictions", str(tmp_path/"none.json")], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "| scoring | FAILED: " in done.stdout and "| windows | Dataset.map" in done.stdout
