@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['Candidate', 'Candidates', 'Prediction', 'SquadNbError', 'DataError', 'ModelError', 'SettingError', 'OutputError',
-           'whole_file', 'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device', 'best_precision']
+           'check_whole', 'whole_file', 'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device',
+           'best_precision']
 
-# %% ../nbs/00_core.ipynb #919b9be2
+# %% ../nbs/00_core.ipynb #75c58904
 import json, os, random, re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +84,16 @@ class SettingError(SquadNbError, ValueError):
 
 class OutputError(SquadNbError, OSError):
     "A place that cannot be written to, or that something of the user's already holds"
+
+# %% ../nbs/00_core.ipynb #56182b60
+def check_whole(
+    name: str,    # What the message calls it
+    value: Any,
+    low: int = 1, # The lowest that makes sense
+) -> None:
+    "Raises `SettingError` when `value` is no whole number from `low` up, or takes more than 32 bits"
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value < 2**31:
+        raise SettingError(f"{name} must be a whole number, {low} or more, and not {value!r}")
 
 # %% ../nbs/00_core.ipynb #537461dc
 @contextmanager

@@ -7,7 +7,7 @@ __all__ = ['QUESTION_CAP', 'QUESTION_FLOOR', 'Tokens', 'tokenize_once', 'PairLay
            'slice_positions', 'Pool', 'make_pool', 'Windows', 'cut_windows', 'overflow_windows', 'same_windows',
            'question_cap', 'shorten', 'routes_agree', 'Rows', 'make_windows', 'quotable']
 
-# %% ../nbs/18_cuts.ipynb #4d6fd2ea
+# %% ../nbs/18_cuts.ipynb #3681d54e
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from itertools import chain
 
 import numpy as np
 
-from .core import ModelError, SettingError
+from .core import ModelError, SettingError, check_whole
 
 # %% ../nbs/18_cuts.ipynb #e610d206
 @contextmanager
@@ -206,7 +206,7 @@ def same_windows(
     columns = ("ids", "spans", "bounds", "row") + (("types",) if a.types is not None else ())
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
 
-# %% ../nbs/18_cuts.ipynb #603265a0
+# %% ../nbs/18_cuts.ipynb #0c1d5733
 QUESTION_CAP, QUESTION_FLOOR = 64, 8
 
 def question_cap(
@@ -217,6 +217,9 @@ def question_cap(
     stride: int,          # Tokens that neighbouring windows share
 ) -> tuple[np.ndarray, int]: # (n,) True where a question must be cut, and to how many tokens
     "Which questions leave no room for their contexts; raises `SettingError` when cutting them would not help"
+    check_whole("max_length", max_length)
+    check_whole("stride", stride, 0)
+    if max_length <= special: raise SettingError(f"Windows of {max_length} tokens have no room for a context beside {special} special ones: raise max_length")
     figures = f"max_length {max_length} less {special} special tokens and a stride of {stride}"
     if stride < 0 or stride >= max_length - special:
         raise SettingError(f"{figures}: nothing is left. The stride is what neighbouring windows share; it must be between 0 and {max_length - special - 1}")

@@ -7,7 +7,7 @@ __all__ = ['save_settings', 'saved_settings', 'saved_temperature', 'choose_setti
            'Decoder', 'Written', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'Answers', 'Asked',
            'generate_answers', 'written_tokens']
 
-# %% ../nbs/33_generate.ipynb #1c837987
+# %% ../nbs/33_generate.ipynb #18975005
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate, chain, pairwise, takewhile
-from math import exp
+from math import exp, inf
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -29,10 +29,10 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .calibration import temper
 from .core import Candidate, ModelError, Prediction, SettingError
-from .masks import additive_mask, attention_mask, check_attention, check_sharing, position_ids
+from .masks import _check_names, additive_mask, attention_mask, check_attention, check_sharing, position_ids
 from .prompts import PADDING, PromptConfig, prompt_features
 
-# %% ../nbs/33_generate.ipynb #26b38491
+# %% ../nbs/33_generate.ipynb #9a0e24bb
 def save_settings(
     model: PreTrainedModel,
     config: PromptConfig,
@@ -48,14 +48,21 @@ def saved_settings(
     "What a model was trained with"
     saved = getattr(model.config, "squad_nb", None)
     if not isinstance(saved, dict) or saved.get("track") != "generative": return None
-    return PromptConfig(**{f.name: saved[f.name] for f in fields(PromptConfig) if f.name in saved}), saved["mask_mode"]
+    try:
+        config, mask_mode = PromptConfig(**{f.name: saved[f.name] for f in fields(PromptConfig) if f.name in saved}), saved.get("mask_mode")
+        _check_names(mask_mode, config.layout)
+    except SettingError as e: raise ModelError(f"The settings of squad_nb in {model.name_or_path or 'the model'}/config.json cannot be met: {e}") from e
+    return config, mask_mode
 
 def saved_temperature(
     model: PreTrainedModel,
 ) -> float: # 1 where none was fitted
-    "The temperature of a model's probabilities"
+    "The temperature of a model's probabilities; raises `ModelError` for one that is none"
     saved = getattr(model.config, "squad_nb", None)
-    return float(saved.get("temperature", 1)) if isinstance(saved, dict) else 1.0
+    temperature = saved.get("temperature", 1) if isinstance(saved, dict) else 1
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < inf:
+        raise ModelError(f"The temperature in {model.name_or_path or 'the model'}/config.json must be a positive number, not {temperature!r}")
+    return float(temperature)
 
 def choose_settings(
     model: PreTrainedModel,

@@ -7,7 +7,7 @@ __all__ = ['CONTEXT', 'QUESTION', 'ANSWER', 'PADDING', 'SEGMENTS', 'LAYOUTS', 'P
            'prompt_frame', 'text_tokens', 'Grid', 'context_grid', 'answer_tokens', 'central_windows', 'Sequences',
            'lay_out', 'cut_sequences', 'prompt_features', 'show_prompt']
 
-# %% ../nbs/30_prompts.ipynb #39fe6f10
+# %% ../nbs/30_prompts.ipynb #f97d2653
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from .core import DataError, ModelError, SettingError
+from .core import DataError, ModelError, SettingError, check_whole
 from .cuts import Rows, Tokens, _bounds, _plain, slice_positions, tokenize_once, window_parts
 from .squad import Table
 from .windows import _column, _read_rows, first_answers
 
-# %% ../nbs/30_prompts.ipynb #21aecebc
+# %% ../nbs/30_prompts.ipynb #8f093467
 CONTEXT, QUESTION, ANSWER, PADDING = 0, 1, 2, -1  # ANSWER: the cue and what follows it
 SEGMENTS = {CONTEXT: "context", QUESTION: "question", ANSWER: "answer", PADDING: "padding"}
 LAYOUTS = ("question_first", "context_first")
@@ -43,11 +43,14 @@ class PromptConfig:
     cue: str = "answer:"               # What the answer follows
 
     def __post_init__(self):
-        for name in ("max_question_length", "max_context_length", "max_answer_length"):
-            if not isinstance(n := getattr(self, name), int) or n < 1: raise SettingError(f"{name} must be a whole number of tokens, at least 1, not {n!r}")
-        if not isinstance(self.stride, int) or not 0 <= self.stride < self.max_context_length:
+        for name, low in dict(max_question_length=1, max_context_length=1, max_answer_length=1, stride=0).items(): check_whole(name, getattr(self, name), low)
+        if self.stride >= self.max_context_length:
             raise SettingError(f"The stride is what neighbouring windows share: it must be between 0 and {self.max_context_length - 1} (max_context_length less 1), not {self.stride!r}")
         if self.layout not in LAYOUTS: raise SettingError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, not {self.layout!r}")
+        for name in ("separator", "learn_cue"):
+            if not isinstance(getattr(self, name), bool): raise SettingError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        for name in ("question", "context", "cue"):
+            if not isinstance(text := getattr(self, name), str) or any("\ud800" <= c <= "\udfff" for c in text): raise SettingError(f"The template {name} must be text, not {text!r}")
         for name in ("question", "context"):
             if getattr(self, name).count("{}") != 1: raise SettingError(f"The template {name}={getattr(self, name)!r} needs {{}} exactly once, where the {name} goes")
         if not self.cue.strip() or self.cue.endswith(" "): raise SettingError(f"cue={self.cue!r} must be text that does not end with a blank: that one belongs to the answer")
@@ -209,7 +212,7 @@ def cut_sequences(
     mask = np.repeat(learned.ravel().astype(np.int8), sizes)[said]
     return bounds - np.arange(len(bounds)), dict(input_ids=ids, segments=segments, input_mask=np.ones(len(ids), np.int8), labels=labels, labels_mask=mask)
 
-# %% ../nbs/30_prompts.ipynb #34b2b849
+# %% ../nbs/30_prompts.ipynb #6f360cb4
 def _warn_of(ids: pa.Array, mask: np.ndarray, problem: str):
     "Warn of the rows in `mask`, once, with the first ids"
     if not mask.any(): return
@@ -227,7 +230,7 @@ def _stands(rows: Rows, texts: list[str], spans: np.ndarray) -> np.ndarray: # (r
     "Whether each answer is what stands at its place in its context"
     return np.array([0 <= a and t != "" and rows.contexts[c][a:b] == t for c, t, (a, b) in zip(rows.context, texts, spans.tolist())], bool)
 
-# %% ../nbs/30_prompts.ipynb #46665004
+# %% ../nbs/30_prompts.ipynb #1c705d01
 @dataclass(frozen=True)
 class _Answers:
     "The answer that each row learns, and where it stands"
@@ -247,7 +250,7 @@ def _read_answers(column: pa.StructArray, rows: Rows, tokenizer, frame: Frame, c
              f"answers have more than {config.max_answer_length} tokens (max_answer_length), and are learned up to there, without an end")
     return _Answers(tokens, number, np.where((stands & ~empty)[:, None], places, -1))
 
-# %% ../nbs/30_prompts.ipynb #b54dc305
+# %% ../nbs/30_prompts.ipynb #0b860854
 def _pair(rows: Rows, contexts: Tokens, grid: Grid, answers: _Answers | None) -> tuple[np.ndarray, np.ndarray]: # Of every prompt: its row, its number in the grid
     "Join questions and windows; warns of answers that no window holds"
     counts = np.diff(grid.bounds)[rows.context]
