@@ -161,7 +161,7 @@ def _predictions(ids, contexts, columns, winner, bounds):
     if min(start, default=0) < 0: start, end = ([None if x < 0 else x for x in places] for places in (start, end))
     return list(map(Prediction._make, zip(ids, texts, score, start, end, map(Candidates, contexts, repeat(columns), bounds, bounds[1:]))))
 
-# %% ../nbs/19_decoding.ipynb #790086d1
+# %% ../nbs/19_decoding.ipynb #fb84958d
 def merge_windows(
     top: SpanArrays,          # What `best_spans` found, a row a window
     first: np.ndarray,        # (windows + 1,) bounds of each window's tokens
@@ -190,5 +190,6 @@ def merge_windows(
     bounds = np.searchsorted(table[0], np.arange(len(ids) + 1))
     question, score, *places = table
     shares = np.exp(np.minimum(score - log_sum[question], 0))
+    shares /= np.bincount(question, shares, len(ids)).clip(1)[question]  # beside scores of 1e30 the logarithm of a sum is that of its largest part
     columns = (score, shares if temperature == 1 else temper(shares, question, temperature), *places)
     return _predictions(ids, contexts, columns, _winners(table, bounds, threshold), bounds)

@@ -235,7 +235,7 @@ def test_answers_are_spans_of_the_passage_whatever_the_logits(drawn, n_best, lon
     offsets, owner = windows["offsets"][:], windows["example_id"][:]
     for p, row in zip(decode_spans(*scores, windows, dataset, n_best, longest, threshold), dataset):
         assert p.id == row["id"] and len(p.candidates) <= n_best + 1 and (not p.candidates or p.text in [c.text for c in p.candidates])
-        assert not any(math.isnan(c.score) or not 0 <= c.probability <= 1 for c in p.candidates)
+        assert not any(math.isnan(c.score) or not 0 <= c.probability <= 1 for c in p.candidates) and sum(c.probability for c in p.candidates) <= 1 + 1e-6
         assert [c.score for c in p.candidates] == sorted((c.score for c in p.candidates), reverse=True)
         assert (p.text == "") == (p.start is None) and (not p.text or p.text == row["context"][p.start:p.end])
         mine = [i for i, id in enumerate(owner) if id == p.id]
