@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'TrainData', 'Output', 'EvalData', 'TestArticles',
            'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
-           'Schedule', 'Patience', 'Seed', 'Resume', 'Side', 'Url', 'speaks', 'say', 'evaluate', 'lint', 'extractive',
-           'generative', 'predict', 'compare', 'report', 'publish', 'fetch', 'demo', 'main']
+           'Schedule', 'Patience', 'Seed', 'Resume', 'SaveEvery', 'Keep', 'Side', 'Url', 'speaks', 'say', 'evaluate',
+           'lint', 'extractive', 'generative', 'predict', 'compare', 'report', 'publish', 'fetch', 'demo', 'main']
 
 # %% ../nbs/52_cli.ipynb #bc6a181a
 import functools, json, os
@@ -44,9 +44,9 @@ def say(text: str) -> None:
 def _how_to_go_on(output: Path | None, on_its_way: bool = False) -> str:
     "What Ctrl-C left behind"
     if on_its_way: return "What did not arrive whole counts as not there: the same command goes on."
-    from squad_nb.extractive import last_checkpoint
-    checkpoint = output and last_checkpoint(output)
-    return f"The last checkpoint is {checkpoint}: give the same command with --resume to go on." if checkpoint else "Nothing was saved yet."
+    from squad_nb.runs import checkpoints_of
+    saved = checkpoints_of(output) if output else []
+    return f"The last checkpoint is {saved[-1]}: give the same command with --resume to go on." if saved else "Nothing was saved yet."
 
 def _version(wanted: bool):
     if wanted: raise typer.Exit(typer.echo(f"squad_nb {__version__}") or 0)
@@ -206,7 +206,9 @@ Precision = Annotated[str, typer.Option(help="auto, bf16, fp16 or fp32")]
 Schedule = Annotated[Optional[str], typer.Option(help="Of the learning rate after warm-up: linear to 0, or constant  [default: linear]")]
 Patience = Annotated[Optional[int], typer.Option(min=1, help="Stop when F1 has not risen for N epochs")]
 Seed = Annotated[int, typer.Option(min=0)]
-Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint in --output")]
+Resume = Annotated[bool, typer.Option(help="Go on with the run in --output, from its last whole checkpoint; begin where there is none yet")]
+SaveEvery = Annotated[Optional[int], typer.Option(min=1, help="A checkpoint every N steps, besides one an epoch")]
+Keep = Annotated[Optional[int], typer.Option(min=1, help="Keep the last N checkpoints and the best  [default: all]")]
 
 def _chosen(recipes: dict, recipe: str | None, said: dict, models: str) -> dict:
     "What was said, over the recipe, over the defaults"
@@ -235,7 +237,7 @@ def extractive(
     recipe: Annotated[Optional[str], typer.Option(help="distilbert-squad: the published recipe to the letter")] = None,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens in a window  [default: 384]")] = None, stride: Stride = None,
-    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, resume: Resume = False, force: Force = False, as_json: AsJson = False,
+    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
 ):
     "Fine-tune an encoder to point at the answer"
     from squad_nb.extractive import RECIPES, ExtractiveConfig, fit_reader
@@ -245,7 +247,7 @@ def extractive(
     _quiet()
     train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=False)
     _announce(train, test)
-    trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
+    trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
     _trained(trainer, output, as_json)
 
 # %% ../nbs/52_cli.ipynb #77d50380
@@ -261,7 +263,7 @@ def generative(
     verbatim: Annotated[bool, typer.Option(help="In evaluations, only stretches of the passage")] = False,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_context_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens of context in a window  [default: 384]")] = None, stride: Stride = None,
-    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, resume: Resume = False, force: Force = False, as_json: AsJson = False,
+    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
 ):
     "Fine-tune a causal language model to write the answer"
     from squad_nb.generative import RECIPES, fit_writer
@@ -272,7 +274,7 @@ def generative(
     _quiet()
     train, test, _ = _splits(chosen.pop("data"), eval_data, test_articles, 0, limit, eval_limit, seed, passages=True)
     _announce(train, test)
-    trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience,
+    trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience, save_every=save_every, save_total_limit=keep,
                          precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
     _trained(trainer, output, as_json)
 

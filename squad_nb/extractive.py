@@ -6,10 +6,10 @@
 __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts', 'load_reader', 'LengthGroupedSampler',
            'PadCollator', 'training_arguments', 'EpochReport', 'span_losses', 'row_lengths', 'context_columns',
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
-           'last_checkpoint', 'start_run', 'finish_run', 'fit_reader', 'untrained_scores']
+           'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
-# %% ../nbs/22_extractive.ipynb #8468999f
-import logging, os, sys, tempfile
+# %% ../nbs/22_extractive.ipynb #0582c95f
+import logging, sys, tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
-from .core import DataError, ModelError, OutputError, Prediction, SettingError, best_device, best_precision, claim_folder, seed_everything, write_json
+from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, read_json, seed_everything, write_json
 from .metrics import squad_metrics
+from .runs import PLAN, RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_of
 from .sample import TINY_MODELS, tiny_model
 from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, top_spans
 from .squad import is_v2
@@ -244,8 +245,8 @@ def check_length(
     if positions and config.max_length > positions:
         raise SettingError(f"A window of {config.max_length} tokens does not fit the model's {positions} positions: use --max-length {positions}")
 
-# %% ../nbs/22_extractive.ipynb #b5a1693c
-class QuestionTrainer(Trainer):
+# %% ../nbs/22_extractive.ipynb #d5e5b475
+class QuestionTrainer(ResumableTrainer):
     "A `Trainer` that takes questions, not rows; each track says how rows are made and what comes of them"
     def __init__(self,
         model: PreTrainedModel,
@@ -253,7 +254,7 @@ class QuestionTrainer(Trainer):
         train_dataset: Dataset | None = None,     # Questions
         eval_dataset: Dataset | None = None,      # Questions
         processing_class=None,                    # The fast tokenizer
-        **kwargs,                                 # As for `Trainer`
+        **kwargs,                                 # As for `ResumableTrainer`
     ):
         if args.n_gpu > 1: raise SettingError(f"{args.n_gpu} GPUs can be seen, and one process would drive them all, slowly: use accelerate launch -m squad_nb train …, or show it one with CUDA_VISIBLE_DEVICES=0")
         self.questions, self.predictions, self.scores = train_dataset, [], {}
@@ -350,66 +351,63 @@ def tune_null_threshold(
     trainer.settings.save_in(trainer.model)
     return tuned
 
-# %% ../nbs/22_extractive.ipynb #edc1c3cf
-def last_checkpoint(
-    output: str | Path, # Folder of a run
-) -> Path | None:       # The newest checkpoint that is whole
-    "Pass over folders that a crash left half written: the trainer's state is the last file of a checkpoint"
-    whole = [c for c in Path(output).glob("checkpoint-*") if (c/"trainer_state.json").exists() and (c/"model.safetensors").exists()]
-    return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
+# %% ../nbs/22_extractive.ipynb #4bba5f98
+def train_run(
+    trainer: QuestionTrainer,
+    run: Run,
+    tune: Dataset | None = None, # Questions that something is tuned on afterwards
+    **more,                      # What else decides how the run ends
+) -> None:
+    "Train from where a run is, or take the model of a finished one; raises `SettingError` when it was begun with something else"
+    data = {name: questions and data_hash(questions) for name, questions in dict(train=trainer.questions, test=trainer.eval_dataset, tune=tune).items()}
+    run.agree(plan_of(trainer, settings=trainer.model.config.squad_nb, data=data, **more))
+    if run.finished: trainer.model.load_state_dict(type(trainer.model).from_pretrained(run.folder, dtype=torch.float32).state_dict())
+    else: trainer.train(resume_from_checkpoint=run.checkpoint)
 
-def start_run(
-    output: str | Path, # Folder of the run
-    train: Dataset,     # What is to be learned
-    resume: bool,       # Go on from the last whole checkpoint
-    force: bool,        # Write into a folder that holds something
-) -> str | None:        # The checkpoint to go on from
-    "Claim the folder of a run; raises `OutputError` when it is in use or holds nothing to go on from, `DataError` when there is nothing to learn"
-    if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
-    if resume:
-        if checkpoint := last_checkpoint(output): return str(checkpoint)
-        raise OutputError(f"{output} holds no checkpoint to go on from: train without --resume")
-    if int(os.environ.get("RANK", 0)) == 0: claim_folder(output, force)  # of several processes the first
-
-# %% ../nbs/22_extractive.ipynb #90d5cbf3
 def finish_run(
     trainer: QuestionTrainer, # Trained
     model: str | Path,        # As it was asked for
-    output: str | Path,
+    run: Run,
 ) -> None:
-    "Score and save the model; predictions.json, {id: text}; and run.json: what was run and how each epoch scored"
+    "Score and save the model; predictions.json, {id: text}; and run.json: what was run, how each epoch scored, and the hashes that tell two runs apart"
     if trainer.eval_dataset is not None: trainer.scores = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items()}
-    trainer.save_model(output)
-    if not trainer.is_world_process_zero(): return
-    output, settings = Path(output), trainer.model.config.squad_nb
-    if trainer.scores: write_json(output/"predictions.json", {p.id: p.text for p in trainer.predictions})
-    keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
-    write_json(output/"run.json", dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep},
-                                       scores=trainer.scores, history=[h for h in trainer.state.log_history if "eval_loss" in h]))
+    if run.finished: return
+    order = trainer.data_order()
+    with aside(run.folder, "the model", run.main) as part:
+        trainer.save_model(part)
+        if not run.main: return
+        settings = trainer.model.config.squad_nb
+        if trainer.scores: write_json(part/"predictions.json", {p.id: p.text for p in trainer.predictions})
+        keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
+        write_json(part/RECORD, dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores,
+                                     history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(read_json(run.folder/PLAN), order, part)))
+        run.place(part)
 
-# %% ../nbs/22_extractive.ipynb #0e61b884
+# %% ../nbs/22_extractive.ipynb #30776b95
 def fit_reader(
     model: str | Path,                       # A folder, a hub name, or a model of the package
     train: Dataset,                          # Questions to learn from
     test: Dataset | None,                    # Questions to score on after each epoch
     output: str | Path,                      # Folder of the run: the model, `checkpoint-N`, predictions.json, run.json
     config: ExtractiveConfig | None = None,  # None: as the model was saved, else the defaults
-    resume: bool = False,                    # Go on from the last whole checkpoint in `output`
-    force: bool = False,                     # Write into a folder that holds something
+    resume: bool = False,                    # Go on with the run in `output`; begin where there is none yet
+    force: bool = False,                     # Begin anew in a folder that holds something
     patience: int | None = None,             # Stop when F1 has not risen for so many evaluations
     tune: Dataset | None = None,             # Questions to tune the no-answer threshold on, where the data has unanswerable ones
-    **settings,                              # As `training_arguments` takes them
+    save_every: int | None = None,           # A checkpoint every so many steps, besides one an epoch
+    **settings,                              # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> ExtractiveTrainer:                      # With `predictions` and `scores` of the best checkpoint
     "Train, keep the best, and leave a folder that answers; raises `OutputError`, `ModelError`, `SettingError` or `DataError`"
-    checkpoint = start_run(output, train, resume, force)
-    seed_everything(settings.get("seed", 0))  # a new head is random
-    reader, tokenizer = load_reader(model)
-    if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(reader.config, "hidden_size", None))
-    stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
-    trainer = ExtractiveTrainer(reader, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, callbacks=stop)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if tune is not None and trainer.settings.null_threshold is not None: tune_null_threshold(trainer, tune)
-    finish_run(trainer, model, output)
+    if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
+    with open_run(output, resume, force) as run:
+        seed_everything(settings.get("seed", 0))  # a new head is random
+        reader, tokenizer = load_reader(model)
+        if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(reader.config, "hidden_size", None))
+        stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
+        trainer = ExtractiveTrainer(reader, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, callbacks=stop, save_every=save_every)
+        train_run(trainer, run, tune, patience=patience)
+        if tune is not None and trainer.settings.null_threshold is not None: tune_null_threshold(trainer, tune)
+        finish_run(trainer, model, run)
     return trainer
 
 # %% ../nbs/22_extractive.ipynb #b61888f7

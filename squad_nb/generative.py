@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'load_writer', 'answer_losses', 'labelled_rows', 'gather_answers', 'GenerativeTrainer', 'fit_writer']
 
-# %% ../nbs/34_generative.ipynb #325dd035
+# %% ../nbs/34_generative.ipynb #99aa87e6
 from copy import copy
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PreTrained
 from transformers.trainer_utils import EvalLoopOutput
 
 from .batching import PromptCollator, pack_shared
-from .core import ModelError, SettingError, best_precision, seed_everything
-from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, start_run, training_arguments
+from .core import DataError, ModelError, SettingError, best_precision, seed_everything
+from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, train_run, training_arguments
 from .generate import Answers, choose_settings, generate_answers, only_at, save_settings
 from .masks import check_attention, check_sharing
 from .metrics import squad_metrics
 from .prompts import PromptConfig, prompt_features
+from .runs import open_run
 from .squad import take
 
 # %% ../nbs/34_generative.ipynb #2a61aeb2
@@ -144,7 +145,7 @@ class GenerativeTrainer(QuestionTrainer):
             return gather_answers(generate_answers(self.accelerator.unwrap_model(self.model), self.processing_class, mine, share_context=self.share, verbatim=self.verbatim,
                                                    progress=EpochReport.watched and not self.args.disable_tqdm))
 
-# %% ../nbs/34_generative.ipynb #b220d6ec
+# %% ../nbs/34_generative.ipynb #feea19b6
 RECIPES = {
     "gpt2-squad": dict(model="gpt2", data="squad", epochs=5, learning_rate=2e-5, batch_size=32, warmup_steps=0.1, mask_mode="causal",
                        config=PromptConfig(max_question_length=64, max_context_length=384, max_answer_length=40, layout="question_first", separator=True, learn_cue=True)),
@@ -160,19 +161,21 @@ def fit_writer(
     share_context: bool | None = None,   # None: where it is legal
     generate: int | None = None,         # Answer so many questions after each epoch; None: all
     verbatim: bool = False,              # Only stretches of the context in evaluations
-    resume: bool = False,                # Go on from the last whole checkpoint in `output`
-    force: bool = False,                 # Write into a folder that holds something
+    resume: bool = False,                # Go on with the run in `output`; begin where there is none yet
+    force: bool = False,                 # Begin anew in a folder that holds something
     patience: int | None = None,         # Stop when F1 has not risen for so many evaluations
-    **settings,                          # As `training_arguments` takes them
+    save_every: int | None = None,       # A checkpoint every so many steps, besides one an epoch
+    **settings,                          # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> GenerativeTrainer:                  # With `predictions` and `scores` of the best checkpoint on all of `test`
     "Train, keep the best, and leave a folder that answers; raises `OutputError`, `ModelError`, `SettingError` or `DataError`"
-    checkpoint = start_run(output, train, resume, force)
-    seed_everything(settings.get("seed", 0))
-    writer, tokenizer = load_writer(model)
-    if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(writer.config, "hidden_size", None))
-    stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
-    trainer = GenerativeTrainer(writer, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, mask_mode, share_context, generate, verbatim, callbacks=stop)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.generate = None
-    finish_run(trainer, model, output)
+    if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
+    with open_run(output, resume, force) as run:
+        seed_everything(settings.get("seed", 0))
+        writer, tokenizer = load_writer(model)
+        if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(writer.config, "hidden_size", None))
+        stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
+        trainer = GenerativeTrainer(writer, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, mask_mode, share_context, generate, verbatim, callbacks=stop, save_every=save_every)
+        train_run(trainer, run, patience=patience, share=trainer.share, generate=generate, verbatim=verbatim)
+        trainer.generate = None
+        finish_run(trainer, model, run)
     return trainer
