@@ -53,14 +53,17 @@ def check_tracker(
         if find_spec(name) is None: raise SettingError(f"{name} is not installed: pip install 'squad_nb[{name}]'")
         if name == "wandb": wandb_mode()
 
-# %% ../nbs/14_tracking.ipynb #9f93c0d9
+# %% ../nbs/14_tracking.ipynb #2d006be8
+def _refused(error: Exception) -> SettingError:
+    return SettingError(f"wandb: {(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')}. To keep the run here, set WANDB_MODE=offline")
+
 def wandb_mode() -> str: # "online", "offline" or "disabled"
     "As the user set it, but offline where there is no key; raises `SettingError` when the key is refused, or is missing though the user wants to be online"
     import wandb
     mode = wandb.setup().settings.mode
     if mode not in ("online", "shared"): return mode
     try: known = wandb.login(prompt=False)
-    except wandb.Error as e: raise SettingError(f"{str(e).splitlines()[0]} To keep the run here, set WANDB_MODE=offline") from e
+    except wandb.Error as e: raise _refused(e) from e
     if not known and "WANDB_MODE" in os.environ: raise SettingError(f"WANDB_MODE is {mode}, but there is no key: set WANDB_API_KEY, or unset WANDB_MODE to keep the run here")
     return mode if known else "offline"
 
@@ -128,7 +131,7 @@ class TensorBoardTracker(_Tracker, TensorBoardCallback):
     def close(self) -> None:
         if self.tb_writer: self.tb_writer.close()
 
-# %% ../nbs/14_tracking.ipynb #3e9d65e7
+# %% ../nbs/14_tracking.ipynb #26b01c1d
 class WandbTracker(_Tracker, WandbCallback):
     "A run in `output/wandb`, sent to its server where there is a key"
     own = False  # Begun here
@@ -142,7 +145,7 @@ class WandbTracker(_Tracker, WandbCallback):
         output.mkdir(parents=True, exist_ok=True)
         try: run = self._wandb.init(project=self.project, name=self.name, dir=str(output), mode=mode, id=earlier[-1].name.rpartition("-")[2] if earlier else None,
                                     resume="allow" if mode == "online" else None, settings=self._wandb.Settings(silent=True))
-        except self._wandb.Error as e: raise SettingError(f"Weights & Biases does not begin a run: {str(e).splitlines()[0]} To keep it here, set WANDB_MODE=offline") from e
+        except self._wandb.Error as e: raise _refused(e) from e
         self.own = True
         if mode == "offline": log.info("wandb keeps the run in %s; to send it: wandb sync %s", output/"wandb", output/"wandb"/f"offline-run-*-{run.id}")
         elif run.url: log.info("wandb shows the run at %s", run.url)
