@@ -209,7 +209,7 @@ def read_manifest(
     if bad := [name for name, e in files.items() if e["size"] < 0 or not re.fullmatch("[0-9a-f]{64}", e["sha256"])]: raise DataError(f"{shown} says nothing sensible of {bad[0]}: publish it again")
     return files
 
-# %% ../nbs/51_publish.ipynb #07b95244
+# %% ../nbs/51_publish.ipynb #294e80f5
 def _bare(text) -> str:
     "What may stand in a line of a card: no path of a machine, no key, no markup"
     text = str(text)
@@ -226,13 +226,13 @@ def card_scores(
 ) -> tuple[Table, dict[str, int]]: # measure, percent, 95% interval, questions; how many answers of each kind
     "How well a run answers; raises `DataError` when its predictions are not answers to `questions`"
     import numpy as np
-    from squad_nb.evaluation import bootstrap_interval
+    from squad_nb.evaluation import bootstrap_interval, run_record
     from squad_nb.kinds import ERROR_KINDS, error_kinds
     from squad_nb.metrics import question_scores, read_predictions
     folder, names = Path(folder), ("EM", "F1")
     between = lambda column: "{:.1f} to {:.1f}".format(*bootstrap_interval(column)[0])
     if questions is None:
-        scores = read_json(folder/"run.json").get("scores", {}) if (folder/"run.json").exists() else {}
+        scores = run_record(folder).get("scores", {})
         n, em = scores.get("total"), scores.get("exact_match")
         if not n or em is None: return Table(), {}
         right = np.where(np.arange(n) < round(em*n/100), 100., 0.)[:, None]
@@ -269,7 +269,7 @@ def _how_to_load(settings: dict) -> str:
     cue, between = _bare(settings.get("cue", "answer:")), "`, the end-of-text token, `" if settings.get("separator") else " "
     return _LOAD + "\n\n" + _STOCK[kind].format(prompt=f"`{_bare(' '.join(parts))}{between}{cue}`")
 
-# %% ../nbs/51_publish.ipynb #435f27e6
+# %% ../nbs/51_publish.ipynb #a666da8f
 def _marked(text: str) -> str: return f"{text}\n<!-- squad_nb card {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 def is_own_card(
@@ -289,10 +289,10 @@ def model_card(
 ) -> str: # Markdown with the hub's front matter
     "Write the card of a model from its run; raises `DataError` when the predictions do not fit the questions"
     from huggingface_hub import ModelCardData
+    from squad_nb.evaluation import run_record
     folder = Path(folder)
-    run = read_json(folder/"run.json") if (folder/"run.json").exists() else {}
-    config = read_json(folder/"config.json") if (folder/"config.json").exists() else {}
-    settings = config.get("squad_nb") or run.get("settings") or {}
+    run, config = run_record(folder), read_json(folder/"config.json") if (folder/"config.json").exists() else {}
+    if not isinstance(config, dict) or not isinstance(settings := config.get("squad_nb") or run.get("settings") or {}, dict): raise DataError(f"{folder/'config.json'} is not a model's: an object is needed, and squad_nb in it is one")
     track, base, (scores, kinds) = settings.get("track"), run.get("model"), card_scores(folder, questions)
     data = " of ".join(filter(None, [f"{run['questions']:,} questions" if "questions" in run else None, trained_on and _bare(trained_on)]))
     front = ModelCardData(library_name="transformers", pipeline_tag={"extractive": "question-answering", "generative": "text-generation"}.get(track), base_model=hub_name(base), license=license,

@@ -6,7 +6,7 @@
 __all__ = ['CURVES', 'COLUMNS', 'CANDIDATES', 'curve', 'curves', 'side_scores', 'json_data', 'page_data', 'Report', 'report',
            'outside_windows', 'report_run']
 
-# %% ../nbs/44_report.ipynb #326bc9ff
+# %% ../nbs/44_report.ipynb #217db3b0
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ import numpy as np
 from datasets import Dataset
 
 from .core import DataError, ModelError, Prediction, read_json
-from .evaluation import bootstrap_interval, gains_and_losses, predictions_of, score_checkpoints
+from .evaluation import bootstrap_interval, gains_and_losses, predictions_of, run_record, score_checkpoints
 from .kinds import ERROR_KINDS, answer_place, error_kinds
 from .metrics import question_scores, summarize_scores
 from .squad import is_v2
 from .views import PREDICTION_STYLE, Html, View, colour_key, shown, style_sheet, tag
 
-# %% ../nbs/44_report.ipynb #602151e3
+# %% ../nbs/44_report.ipynb #7cae9d0e
 CURVES = dict(eval_exact_match=("EM", "h0"), eval_f1=("F1", "h1"), eval_HasAns_f1=("F1 with answer", "h3"), eval_NoAns_exact=("EM without", "h2"))
 
 def _ticks(low: float, high: float) -> list[float]:
     "About four round figures between two"
-    step = next(s*10**e for e in range(-6, 9) for s in (1, 2, 5) if (high - low)/(s*10**e) <= 5.5)
+    step = next(s*10**e for e in range(-6, 308) for s in (1, 2, 5) if (high - low)/(s*10**e) <= 5.5)
     return [i*step for i in range(int(np.ceil(low/step - 1e-9)), int(high/step + 1e-9) + 1)]
 
 def curve(
@@ -62,7 +62,7 @@ def curves(
     for i, row in enumerate(history):
         if not row.keys().isdisjoint([*CURVES, "eval_loss"]): first.setdefault(row.get("step", i), row)
     rows = [*first.values()]
-    along = next((k for k in ("epoch", "step") if all(row.get(k) is not None for row in rows)), "")
+    along = next((k for k in ("epoch", "step") if all(row.get(k) is not None and isfinite(row[k]) for row in rows)), "")
     x, totals = [row[along] if along else i for i, row in enumerate(rows, 1)], {row["eval_total"] for row in rows if "eval_total" in row}
     def column(key): return [v if isinstance(v := row.get(key), (int, float)) and isfinite(v) else None for row in rows]
     known = {key: column(key) for key in (*CURVES, "eval_loss") if any(row.get(key) is not None for row in rows)}
@@ -424,28 +424,31 @@ def report(
              tag("h2", "What became of the answers"), _kind_buttons(sides[best], sides), tag("h2", "Questions"), _browser(sides, best), json_data(page_data(sides, predictions, questions, n_best))]
     return Report(title, sides, View("report", title, *parts, style=PREDICTION_STYLE + "\n" + _REPORT, script=_BROWSE))
 
-# %% ../nbs/44_report.ipynb #cef63a21
+# %% ../nbs/44_report.ipynb #8bd6d0de
 def outside_windows(
     folder: str | Path,  # A model of either track, with its settings
     questions: Dataset,  # The common schema, with accepted answers
 ) -> set[str]:           # Ids
     "The questions of which no window of the model holds a whole accepted answer; raises `ModelError` for a folder without settings"
     from transformers import AutoTokenizer
+    from squad_nb.extractive import ExtractiveConfig
     from squad_nb.prompts import PromptConfig, prompt_features
     from squad_nb.windows import window_features
-    try: settings = dict(read_json(Path(folder)/"config.json")["squad_nb"])
-    except (DataError, KeyError, TypeError) as e: raise ModelError(f"{folder} holds no settings of squad_nb in its config.json, so its windows are not known") from e
+    try:
+        settings = dict(read_json(Path(folder)/"config.json")["squad_nb"])
+        kind = {"extractive": ExtractiveConfig, "generative": PromptConfig}[settings["track"]]
+        config = kind(**{name: settings[name] for name in kind.__dataclass_fields__ if name in settings})
+    except (KeyError, TypeError, ValueError) as e: raise ModelError(f"{folder} holds no settings of squad_nb in its config.json, so its windows are not known") from e
     tokenizer, held = AutoTokenizer.from_pretrained(folder), {id: [] for id in questions["id"]}
     if settings["track"] == "extractive":
-        for row in window_features(questions, tokenizer, settings["max_length"], settings["stride"], labels=False):
+        for row in window_features(questions, tokenizer, config.max_length, config.stride, labels=False):
             if inside := [o for o in row["offsets"] if o[0] >= 0]: held[row["example_id"]].append((inside[0][0], inside[-1][1]))
     else:
-        known = PromptConfig.__dataclass_fields__
-        for row in prompt_features(questions, tokenizer, PromptConfig(**{k: v for k, v in settings.items() if k in known}), labels=False): held[row["example_id"]].append((row["context_start"], row["context_end"]))
+        for row in prompt_features(questions, tokenizer, config, labels=False): held[row["example_id"]].append((row["context_start"], row["context_end"]))
     def whole(id, answers): return any(a <= s and s + len(t) <= b for t, s in zip(answers["text"], answers["answer_start"]) for a, b in held[id])
     return {id for id, answers in zip(questions["id"], questions["answers"]) if answers["text"] and not whole(id, answers)}
 
-# %% ../nbs/44_report.ipynb #af56db40
+# %% ../nbs/44_report.ipynb #f95381bd
 def report_run(
     run: str | Path,                   # Folder of a run of either track
     questions: Dataset | None = None,  # The common schema, with accepted answers; None = only what training wrote down
@@ -453,14 +456,13 @@ def report_run(
     tell=None,                         # Called with a line a checkpoint
     **options,                         # As `Predictor.from_pretrained` takes them
 ) -> Report:
-    "Ask every checkpoint, and make the page; raises what `score_checkpoints` and `read_json` raise"
-    run, path = Path(run), Path(run)/"run.json"
-    known = read_json(path) if path.exists() or questions is None else {}
-    if not isinstance(known, dict): raise DataError(f"{path} is not what a run writes: it holds no object")
+    "Ask every checkpoint, and make the page; raises what `score_checkpoints` and `run_record` raise"
+    run, known = Path(run), run_record(run)
     title, histories = f"Report: {run.resolve().name}", {run.resolve().name: known["history"]} if known.get("history") else {}
     trained = f"A model of the {known['track']} track, trained from {Path(known['model']).name} on {known['questions']:,} questions." if {"track", "model", "questions"} <= known.keys() else ""
     if questions is None:
-        if not known.get("scores"): raise DataError(f"{path} holds no scores, because the run was not evaluated: give --data to have its checkpoints asked")
+        if not known: raise DataError(f"There is no file {run/'run.json'}, or nothing in it: give --data to have the checkpoints asked")
+        if not known.get("scores"): raise DataError(f"{run/'run.json'} holds no scores, because the run was not evaluated: give --data to have its checkpoints asked")
         sides = [dict(name="at the end", scores=known["scores"])]
         return Report(title, sides, View("report", title, *_known_parts(trained, sides, histories), style=PREDICTION_STYLE + "\n" + _REPORT, script=_BROWSE))
     other = None if against is None else predictions_of(against, questions)
