@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'TrainData', 'Output', 'EvalData', 'TestArticles',
            'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
-           'Schedule', 'Patience', 'Seed', 'Resume', 'SaveEvery', 'Keep', 'Side', 'Url', 'speaks', 'say', 'evaluate',
-           'lint', 'extractive', 'generative', 'predict', 'compare', 'report', 'publish', 'fetch', 'demo', 'main']
+           'Schedule', 'Patience', 'Seed', 'Track', 'Project', 'RunName', 'Resume', 'SaveEvery', 'Keep', 'Side', 'Url',
+           'speaks', 'say', 'evaluate', 'lint', 'extractive', 'generative', 'predict', 'compare', 'report', 'publish',
+           'fetch', 'demo', 'main']
 
-# %% ../nbs/52_cli.ipynb #bc6a181a
-import functools, json, os
+# %% ../nbs/52_cli.ipynb #6e8f6d35
+import functools, json, os, time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
@@ -19,7 +20,7 @@ import typer
 from . import __version__
 from .core import OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
 
-# %% ../nbs/52_cli.ipynb #cdd534f9
+# %% ../nbs/52_cli.ipynb #665e09b2
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,  # "[default: 2]" is no markup
                   help="Fine-tune models to answer SQuAD questions. Try: squad_nb demo")
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fine-tune a model: extractive (an encoder points at the answer) or generative (a language model writes it)")
@@ -30,12 +31,18 @@ def speaks(command):
     @functools.wraps(command)
     def run(*args, **kwargs):
         try: return command(*args, **kwargs)
-        except SquadNbError as e: say(f"squad_nb: {e}")
+        except SquadNbError as e:
+            if not _first(): time.sleep(5)  # if the first process says the same, its launcher ends this one before
+            say(f"squad_nb: {e}")
         except KeyboardInterrupt:
-            say("\nStopped. " + _how_to_go_on(kwargs.get("output"), "url" in kwargs))
+            if _first(): say("\nStopped. " + _how_to_go_on(kwargs.get("output"), "url" in kwargs))
             raise typer.Exit(130)
         raise typer.Exit(1)
     return run
+
+def _first() -> bool:
+    "Whether this process speaks and writes: of those of a launcher one does"
+    return int(os.environ.get("RANK", 0)) == 0
 
 def say(text: str) -> None:
     "To standard error, for people"
@@ -52,7 +59,10 @@ def _version(wanted: bool):
     if wanted: raise typer.Exit(typer.echo(f"squad_nb {__version__}") or 0)
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")] = False): pass
+@speaks
+def _main(context: typer.Context, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")] = False):
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and context.invoked_subcommand not in ("train", "predict"):
+        raise SettingError(f"{context.invoked_subcommand} is a matter of one process: only train and predict are started by a launcher")
 
 # %% ../nbs/52_cli.ipynb #7048abac
 Data = Annotated[str, typer.Option(help="SQuAD v1.1/v2.0 JSON file, hub name (squad, squad_v2, owner/name) or 'sample'")]
@@ -189,7 +199,7 @@ def _given(**options) -> dict:
     "Those that were said"
     return {k: v for k, v in options.items() if v is not None}
 
-# %% ../nbs/52_cli.ipynb #00e12fc1
+# %% ../nbs/52_cli.ipynb #8a6c2d57
 TrainData = Annotated[Optional[str], typer.Option(help="SQuAD JSON file, hub name or 'sample'")]
 Output = Annotated[Path, typer.Option(help="New folder for the model, its checkpoints, predictions.json and run.json")]
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
@@ -206,6 +216,9 @@ Precision = Annotated[str, typer.Option(help="auto, bf16, fp16 or fp32")]
 Schedule = Annotated[Optional[str], typer.Option(help="Of the learning rate after warm-up: linear to 0, or constant  [default: linear]")]
 Patience = Annotated[Optional[int], typer.Option(min=1, help="Stop when F1 has not risen for N epochs")]
 Seed = Annotated[int, typer.Option(min=0)]
+Track = Annotated[str, typer.Option(help="tensorboard or wandb: figures, and a table of answers at each evaluation, kept in --output; wandb sends them where it finds a key")]
+Project = Annotated[Optional[str], typer.Option(help="Of the tracker  [default: squad_nb]")]
+RunName = Annotated[Optional[str], typer.Option(help="Of the tracker  [default: the name of --output]")]
 Resume = Annotated[bool, typer.Option(help="Go on with the run in --output, from its last whole checkpoint; begin where there is none yet")]
 SaveEvery = Annotated[Optional[int], typer.Option(min=1, help="A checkpoint every N steps, besides one an epoch")]
 Keep = Annotated[Optional[int], typer.Option(min=1, help="Keep the last N checkpoints and the best  [default: all]")]
@@ -227,9 +240,9 @@ def _trained(trainer, output: Path, as_json: bool) -> None:
     _show({k: v for k, v in trainer.scores.items() if not k.startswith(("runtime", "samples", "steps", "epoch"))}, as_json)
 
 def _announce(train, test) -> None:
-    if int(os.environ.get("RANK", 0)) == 0: say(f"{len(train)} questions to train on, {len(test) if test else 'none'} to score on")
+    if _first(): say(f"{len(train)} questions to train on, {len(test) if test else 'none'} to score on")
 
-# %% ../nbs/52_cli.ipynb #21400db4
+# %% ../nbs/52_cli.ipynb #75931555
 @train_app.command()
 @speaks
 def extractive(
@@ -237,20 +250,22 @@ def extractive(
     recipe: Annotated[Optional[str], typer.Option(help="distilbert-squad: the published recipe to the letter")] = None,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens in a window  [default: 384]")] = None, stride: Stride = None,
-    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
+    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, track: Track = "none", project: Project = None, run_name: RunName = None, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
 ):
     "Fine-tune an encoder to point at the answer"
     from squad_nb.extractive import RECIPES, ExtractiveConfig, fit_reader
+    from squad_nb.tracking import tracking_settings
     said = dict(model=model, data=data, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lr_scheduler_type=schedule)
     chosen = _chosen(RECIPES, recipe, said, "tiny-bert")
     config = replace(chosen.pop("config", ExtractiveConfig()), **_given(max_length=max_length, stride=stride))
     _quiet()
+    tracking = tracking_settings(track, project, run_name)
     train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=False)
     _announce(train, test)
-    trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
+    trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #77d50380
+# %% ../nbs/52_cli.ipynb #b4779c3b
 @train_app.command()
 @speaks
 def generative(
@@ -263,22 +278,24 @@ def generative(
     verbatim: Annotated[bool, typer.Option(help="In evaluations, only stretches of the passage")] = False,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_context_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens of context in a window  [default: 384]")] = None, stride: Stride = None,
-    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
+    precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, track: Track = "none", project: Project = None, run_name: RunName = None, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
 ):
     "Fine-tune a causal language model to write the answer"
     from squad_nb.generative import RECIPES, fit_writer
     from squad_nb.prompts import PromptConfig
+    from squad_nb.tracking import tracking_settings
     said = dict(model=model, data=data, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, mask_mode=mask_mode, lr_scheduler_type=schedule)
     chosen = _chosen(RECIPES, recipe, said, "tiny-gpt2")
     config = replace(chosen.pop("config", PromptConfig()), **_given(layout=layout, max_context_length=max_context_length, stride=stride))
     _quiet()
+    tracking = tracking_settings(track, project, run_name)
     train, test, _ = _splits(chosen.pop("data"), eval_data, test_articles, 0, limit, eval_limit, seed, passages=True)
     _announce(train, test)
     trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience, save_every=save_every, save_total_limit=keep,
-                         precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **chosen)
+                         precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #d9b1f10b
+# %% ../nbs/52_cli.ipynb #8db21e31
 @app.command()
 @speaks
 def predict(
@@ -297,13 +314,17 @@ def predict(
         raise SettingError("Give either --data, or --question together with --context")
     if data: _free(output, force)
     _quiet()
+    from squad_nb.devices import share_out
     from squad_nb.predictor import Predictor
-    reader = Predictor.from_pretrained(model, **dict(verbatim=True) if verbatim else {})
+    options = dict(verbatim=True) if verbatim else {}
     if data:
-        said = {p.id: p.text for p in reader.predict(_one_split(data))}
-        write_json(output, said)
-        say(f"{len(said)} answers in {output}")
+        said = {p.id: p.text for part in share_out(_one_split(data), lambda mine: Predictor.from_pretrained(model, **options).predict(mine)) for p in part}
+        if _first():
+            write_json(output, said)
+            say(f"{len(said)} answers in {output}")
         return
+    if not _first(): return
+    reader = Predictor.from_pretrained(model, **options)
     answers = reader.answer(question, context, top_k)
     for p in [answers] if top_k == 1 else answers:
         typer.echo(json.dumps({k: v for k, v in p.to_dict().items() if k not in ("id", "candidates")}, ensure_ascii=False) if as_json else p.text or "(no answer)")
