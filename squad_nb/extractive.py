@@ -6,9 +6,9 @@
 __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts', 'load_reader', 'LengthGroupedSampler',
            'PadCollator', 'training_arguments', 'EpochReport', 'span_losses', 'row_lengths', 'context_columns',
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
-           'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
+           'tune_temperature', 'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
-# %% ../nbs/22_extractive.ipynb #0582c95f
+# %% ../nbs/22_extractive.ipynb #cf1da3de
 import logging, sys, tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
+from .calibration import Calibration, fit_temperature
 from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, read_json, seed_everything, write_json
 from .metrics import squad_metrics
 from .runs import PLAN, RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_of
@@ -32,7 +33,7 @@ from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, to
 from .squad import is_v2
 from .windows import window_characters, window_features
 
-# %% ../nbs/22_extractive.ipynb #8a775dbe
+# %% ../nbs/22_extractive.ipynb #c73bf1de
 @dataclass(frozen=True)
 class ExtractiveConfig:
     "How questions become windows and logits become answers"
@@ -41,6 +42,7 @@ class ExtractiveConfig:
     n_best: int = 20                     # Candidates kept for each window and question
     max_answer_length: int = 30          # Longest answer, in tokens
     null_threshold: float | None = None  # No answer when its score leads by more than this; None: there always is one
+    temperature: float = 1.0             # Of the probabilities; 1 where none was fitted
 
     @classmethod
     def of(cls, model: PreTrainedModel):
@@ -54,7 +56,7 @@ class ExtractiveConfig:
         "Write the settings into the model's config"
         model.config.squad_nb = dict(track="extractive", **asdict(self))
 
-# %% ../nbs/22_extractive.ipynb #f889dcb7
+# %% ../nbs/22_extractive.ipynb #a1fbd2ee
 log = logging.getLogger("squad_nb")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "*.spm", "*.bpe.model", "*.gguf")
@@ -72,10 +74,11 @@ def load_parts(
         if not any(any(folder.glob(file)) for file in TOKENIZER_FILES):  # transformers would make an empty one
             raise ModelError(f"There is no tokenizer in {name}: tokenizer.json is missing. Copy it from the model it was trained from")
     try:
-        model, info = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **more)
-        return model, AutoTokenizer.from_pretrained(source, **more), info
+        model, info = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **more)
+        return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False, **more), info
     except Exception as e:  # safetensors, tokenizers and the hub raise errors of their own
         if "Unrecognized configuration class" in str(e): raise ModelError(f"{name} is not {wanted}") from e
+        if "named model.safetensors" in str(e): raise ModelError(f"{name} has no weights in safetensors; other files of weights are pickles, which run code and are not loaded") from e
         if folder.is_dir(): raise ModelError(f"Cannot load the model in {name}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
         if not isinstance(e, (OSError, ValueError)): raise
         raise ModelError(f"There is no folder {name}, and the model hub does not give a model of that name (no network, or a wrong name): give a folder, or one of {', '.join(TINY_MODELS)}") from e
@@ -225,7 +228,7 @@ def has_answers(
     "Whether there is something to score against"
     return any(map(len, (a["text"] for a in questions["answers"])))
 
-# %% ../nbs/22_extractive.ipynb #068691b4
+# %% ../nbs/22_extractive.ipynb #8b9421ea
 def merge(
     top: TopSpans,       # One row a window
     windows: Dataset,    # In the same order
@@ -234,7 +237,7 @@ def merge(
 ) -> list[Prediction]:
     "Each window's candidates → the answers, under the model's own settings"
     never = float("inf")
-    return merge_spans(top, windows, questions, config.n_best, never if config.null_threshold is None else config.null_threshold)
+    return merge_spans(top, windows, questions, config.n_best, never if config.null_threshold is None else config.null_threshold, config.temperature)
 
 def check_length(
     model: PreTrainedModel,
@@ -245,7 +248,7 @@ def check_length(
     if positions and config.max_length > positions:
         raise SettingError(f"A window of {config.max_length} tokens does not fit the model's {positions} positions: use --max-length {positions}")
 
-# %% ../nbs/22_extractive.ipynb #d5e5b475
+# %% ../nbs/22_extractive.ipynb #d7cfcc3a
 class QuestionTrainer(ResumableTrainer):
     "A `Trainer` that takes questions, not rows; each track says how rows are made and what comes of them"
     def __init__(self,
@@ -275,6 +278,10 @@ class QuestionTrainer(ResumableTrainer):
         "What a track has to change for the rows it made"
         return args
 
+    def keep_temperature(self, temperature: float) -> None:
+        "Have the model's probabilities at this temperature, and its config say so"
+        self.model.config.squad_nb = self.model.config.squad_nb | dict(temperature=temperature)
+
     def get_eval_dataloader(self, eval_dataset=None): return super().get_eval_dataloader(self.evaluation_rows(self.eval_dataset if eval_dataset is None else eval_dataset))
     def get_test_dataloader(self, test_dataset): return super().get_test_dataloader(self.evaluation_rows(test_dataset))
 
@@ -286,7 +293,7 @@ class QuestionTrainer(ResumableTrainer):
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
-# %% ../nbs/22_extractive.ipynb #bc9a5129
+# %% ../nbs/22_extractive.ipynb #e93559d4
 class ExtractiveTrainer(QuestionTrainer):
     "Trains a span head; `evaluate` returns loss, EM and F1, `predict` returns `Prediction`s"
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
@@ -294,6 +301,7 @@ class ExtractiveTrainer(QuestionTrainer):
         **kwargs,                                 # As for `QuestionTrainer`
     ):
         if config is None: config = ExtractiveConfig.of(model) if hasattr(model.config, "squad_nb") else ExtractiveConfig()
+        if train_dataset is not None: config = replace(config, temperature=1.0)  # an old one fits other weights
         if config.null_threshold is None and train_dataset is not None and is_v2(train_dataset):
             config = replace(config, null_threshold=0.0)  # the data has questions without an answer
         check_length(model, config)
@@ -313,6 +321,10 @@ class ExtractiveTrainer(QuestionTrainer):
         order = np.argsort(-row_lengths(windows), kind="stable")
         self._held = questions, windows, np.argsort(order)
         return context_columns(windows).select(order)
+
+    def keep_temperature(self, temperature):
+        self.settings = replace(self.settings, temperature=temperature)
+        self.settings.save_in(self.model)
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
@@ -340,7 +352,7 @@ class ExtractiveTrainer(QuestionTrainer):
         scores = {f"{metric_key_prefix}_{k}": v for k, v in squad_metrics(self.predictions, questions).items()} if has_answers(questions) else {}
         return EvalLoopOutput(self.predictions, None, out.metrics | scores, len(questions))
 
-# %% ../nbs/22_extractive.ipynb #61f63663
+# %% ../nbs/22_extractive.ipynb #da6d6ced
 def tune_null_threshold(
     trainer: ExtractiveTrainer,
     questions: Dataset, # Neither trained on nor reported
@@ -350,6 +362,15 @@ def tune_null_threshold(
     trainer.settings = replace(trainer.settings, null_threshold=tuned.threshold)
     trainer.settings.save_in(trainer.model)
     return tuned
+
+def tune_temperature(
+    trainer: QuestionTrainer,
+    questions: Dataset, # Neither trained on nor reported
+) -> Calibration:
+    "Find the temperature at which probabilities are likeliest, and keep it with the model"
+    found = fit_temperature(trainer.predict(questions).predictions, questions)
+    trainer.keep_temperature(found.temperature)
+    return found
 
 # %% ../nbs/22_extractive.ipynb #4bba5f98
 def train_run(
@@ -383,7 +404,7 @@ def finish_run(
                                      history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(read_json(run.folder/PLAN), order, part)))
         run.place(part)
 
-# %% ../nbs/22_extractive.ipynb #30776b95
+# %% ../nbs/22_extractive.ipynb #996e33ec
 def fit_reader(
     model: str | Path,                       # A folder, a hub name, or a model of the package
     train: Dataset,                          # Questions to learn from
@@ -393,7 +414,7 @@ def fit_reader(
     resume: bool = False,                    # Go on with the run in `output`; begin where there is none yet
     force: bool = False,                     # Begin anew in a folder that holds something
     patience: int | None = None,             # Stop when F1 has not risen for so many evaluations
-    tune: Dataset | None = None,             # Questions to tune the no-answer threshold on, where the data has unanswerable ones
+    tune: Dataset | None = None,             # Questions to fit the temperature on, and where some have no answer the threshold
     save_every: int | None = None,           # A checkpoint every so many steps, besides one an epoch
     **settings,                              # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> ExtractiveTrainer:                      # With `predictions` and `scores` of the best checkpoint
@@ -407,6 +428,7 @@ def fit_reader(
         trainer = ExtractiveTrainer(reader, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, callbacks=stop, save_every=save_every)
         train_run(trainer, run, tune, patience=patience)
         if tune is not None and trainer.settings.null_threshold is not None: tune_null_threshold(trainer, tune)
+        if tune is not None: tune_temperature(trainer, tune)  # of the answers under that threshold
         finish_run(trainer, model, run)
     return trainer
 
