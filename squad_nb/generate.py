@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['save_settings', 'saved_settings', 'saved_temperature', 'choose_settings', 'only_at', 'Group', 'group_prompts', 'Rows',
-           'Decoder', 'Written', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'Answers', 'Asked',
-           'generate_answers', 'written_tokens']
+           'Decoder', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'generate_answers', 'written_tokens']
 
-# %% ../nbs/33_generate.ipynb #18975005
+# %% ../nbs/33_generate.ipynb #57a43160
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate, chain, pairwise, takewhile
 from math import exp, inf
-from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np, torch
@@ -27,10 +25,10 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from .calibration import temper
-from .core import Candidate, ModelError, Prediction, SettingError
+from .core import ModelError, SettingError
 from .masks import _check_names, additive_mask, attention_mask, check_attention, check_sharing, position_ids
 from .prompts import PADDING, PromptConfig, prompt_features
+from .written import Answers, Asked, Written, as_read, asked_windows, at_place, collect
 
 # %% ../nbs/33_generate.ipynb #9a0e24bb
 def save_settings(
@@ -227,25 +225,7 @@ class Decoder:
         self.logits = self._forward(ids, seen[:, None], ends[:, None], torch.ones_like(ids).bool(), self.cache)
         self.lengths = self.lengths + 1
 
-# %% ../nbs/33_generate.ipynb #5dd2f5eb
-@dataclass
-class Written:
-    "What came after one prompt"
-    tokens: list[int] = field(default_factory=list)      # Without end-of-text
-    logprobs: list[float] = field(default_factory=list)  # Of the tokens, and of end-of-text where it came
-    stopped: bool = False                                # End-of-text came
-
-    @property
-    def score(self) -> float: return sum(self.logprobs)  # Log probability of the whole
-
-    def take(self, token: int, logprob: float, end: int, limit: int) -> bool:
-        "Go on with a token; whether this was the end"
-        if token != end and len(self.tokens) == limit: return True  # cut
-        self.logprobs.append(logprob)
-        self.stopped = token == end
-        if not self.stopped: self.tokens.append(token)
-        return self.stopped
-
+# %% ../nbs/33_generate.ipynb #3e9007e4
 def _likeliest(logits, allowed):
     "The best token of each row, of those `allowed` (lists of ids) or of all, with its log probability among all"
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -380,12 +360,7 @@ def _span_of(
     ends = [b for b in rule.passage.edges if start < b <= at and not rule.passage.blank(b - 1)]
     return (rule.passage.edges[start], rule.passage.edges[max(ends)]) if ends else None
 
-# %% ../nbs/33_generate.ipynb #d4e55491
-class Answers(list):
-    "`Prediction`s, and how the model wrote them"
-    stop_rate: float = 1.0       # Share of answers, over all windows, that ended with end-of-text
-    written: list[Written] = ()  # A question: what was written in the window that won
-
+# %% ../nbs/33_generate.ipynb #6efb2b61
 _obedient = WeakKeyDictionary()  # models that were found to obey masks, and their attention implementation then
 
 def _check_obedience(model: PreTrainedModel) -> None:
@@ -412,21 +387,7 @@ def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) 
     raise SettingError(f"The longest prompt has {lengths[longest]} tokens and its answer up to {config.max_answer_length}, but the model only {room} {what}: lower max_context_length, "
                        f"to at most {held + room - lengths[longest] - config.max_answer_length}")
 
-# %% ../nbs/33_generate.ipynb #069097fa
-class Asked(NamedTuple):
-    "One window of one question"
-    question: int # Row of the data set
-    window: int   # Of the question, from 0
-    passage: int  # Number of the distinct window
-    start: int    # First character of the window in the context
-    text: str     # The window's characters
-
-def _asked(prompts: Dataset, dataset: Dataset) -> list[Asked]:
-    "What the prompts ask, row by row"
-    question, contexts = {id: i for i, id in enumerate(dataset["id"])}, dataset["context"][:]
-    columns = zip(*(prompts[name] for name in ("example_id", "window", "passage", "context_start", "context_end")))
-    return [Asked(i := question[id], window, passage, start, contexts[i][start:end]) for id, window, passage, start, end in columns]
-
+# %% ../nbs/33_generate.ipynb #3fc02076
 class _Rules(dict):
     "A rule a row, made when it is first asked for; the rows of a passage share what can be known of it, as long as one of them is under way"
     def __init__(self, asked: list[Asked], tokenizer):
@@ -439,42 +400,7 @@ class _Rules(dict):
         self[row] = rule = SpanRule(passage, self.end)
         return rule
 
-# %% ../nbs/33_generate.ipynb #5b1dbe47
-def _candidate(asked: Asked, written: Written, rule: SpanRule | None, tokenizer) -> Candidate:
-    "An answer with its place, where it stands in the window"
-    if rule: span = _span_of(rule)
-    else:
-        text = tokenizer.decode(written.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-        at = asked.text.find(text) if text else -1
-        if at < 0: return Candidate(text, written.score, window=asked.window)
-        span = at, at + len(text)
-    if span is None: return Candidate("", written.score, window=asked.window)
-    return Candidate(asked.text[slice(*span)], written.score, None, asked.start + span[0], asked.start + span[1], asked.window)
-
-# %% ../nbs/33_generate.ipynb #2f5760e8
-def _settle(
-    said: list[tuple[Candidate, Written]], # A window
-    temperature: float,
-) -> list[tuple[Candidate, Written]]:      # Each text once, best first
-    "A question's candidates, with their probabilities"
-    best = {}
-    for candidate, written in sorted((pair for pair in said if pair[0].text), key=lambda pair: -pair[0].score): best.setdefault(candidate.text, (candidate, written))
-    pairs = [*best.values()] or [min(said, key=lambda pair: pair[0].score)]
-    shares = np.exp([candidate.score for candidate, _ in pairs])
-    shares = shares/max(1, shares.sum())
-    if temperature != 1: shares = temper(shares, np.zeros(len(shares), int), temperature)
-    return [(candidate._replace(probability=share), written) for (candidate, written), share in zip(pairs, shares.tolist())]
-
-def _collect(dataset: Dataset, asked: list[Asked], found: dict[int, tuple[Candidate, Written]], temperature: float) -> Answers:
-    "The likeliest answer of each question's windows"
-    windows = defaultdict(list)
-    for row, a in enumerate(asked): windows[a.question].append(found[row])
-    settled = [_settle(windows[i], temperature) for i in range(len(dataset))]
-    answers = Answers(Prediction.from_candidates(id, [candidate for candidate, _ in pairs]) for id, pairs in zip(dataset["id"], settled))
-    answers.stop_rate, answers.written = sum(w.stopped for _, w in found.values())/max(len(found), 1), [pairs[0][1] for pairs in settled]
-    return answers
-
-# %% ../nbs/33_generate.ipynb #bc4a20f6
+# %% ../nbs/33_generate.ipynb #0e64f7f9
 def generate_answers(
     model: PreTrainedModel,             # A causal language model
     tokenizer,                          # Its tokenizer, with an end-of-text token
@@ -494,17 +420,17 @@ def generate_answers(
     share = config.layout == "context_first" if share_context is None else share_context
     prompts, end = prompt_features(dataset, tokenizer, config, labels=False), tokenizer.eos_token_id
     _check_room(model, prompts, config)
-    asked = _asked(prompts, dataset)
+    asked = asked_windows(prompts, dataset)
     rules = _Rules(asked, tokenizer) if verbatim else None
     found, learning = {}, model.training
     model.eval()
     try:
         with tqdm(total=len(prompts), desc="answering", disable=not progress) as bar:
             for row, answer in decode(model, group_prompts(prompts, share), mask_mode, config.layout, end, config.max_answer_length, rules, batch_tokens):
-                found[row] = _candidate(asked[row], answer, rules.pop(row) if verbatim else None, tokenizer), answer
+                found[row] = at_place(asked[row], answer, _span_of(rules.pop(row))) if verbatim else as_read(asked[row], answer, tokenizer), answer
                 bar.update()
     finally: model.train(learning)
-    return _collect(dataset, asked, found, saved_temperature(model))
+    return collect(dataset["id"], asked, found, saved_temperature(model))
 
 # %% ../nbs/33_generate.ipynb #e2a0034f
 def written_tokens(
