@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['config_fingerprint', 'feature_statistics', 'write_features', 'read_features', 'pack_shared', 'PromptCollator']
 
-# %% ../nbs/32_batching.ipynb #bf130e2b
+# %% ../nbs/32_batching.ipynb #9aef8b8c
 import hashlib, json, os, shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +103,7 @@ def write_features(
         for leftover in (part, old): shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
-# %% ../nbs/32_batching.ipynb #aef6eb8e
+# %% ../nbs/32_batching.ipynb #abdc6f27
 def _check_file(path: Path, known: dict):
     "Raises `DataError` that names a file which is not as it was written"
     if not path.is_file(): raise DataError(f"{path} is missing: make the features again with write_features")
@@ -121,10 +121,13 @@ def read_features(
     if not (folder/"statistics.json").is_file(): raise DataError(f"{folder} holds no features: there is no statistics.json in it. Write them with write_features")
     known = read_json(folder/"statistics.json")
     now = _made_with(tokenizer, config)
-    try: changed, files, total = _differences(known["made_with"], now), known["files"], known["total_records"]
-    except (TypeError, KeyError, AttributeError): raise DataError(f"{folder/'statistics.json'} is not of write_features, or damaged") from None
+    try:
+        changed, total = _differences(known["made_with"], now), known["total_records"]
+        files = {folder/name: dict(bytes=int(was["bytes"]), sha256=str(was["sha256"])) for name, was in known["files"].items()}
+        if not {"state.json", "dataset_info.json"} <= known["files"].keys(): raise KeyError
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError): raise DataError(f"{folder/'statistics.json'} is not of write_features, or damaged") from None
     if changed: raise DataError(f"The features in {folder} were made otherwise: {'; '.join(changed)}. Make them again, or use what they were made with")
-    for name, description in files.items(): _check_file(folder/name, description)
+    for path, description in files.items(): _check_file(path, description)
     features = Dataset.load_from_disk(str(folder))
     if len(features) != total: raise DataError(f"{folder} holds {len(features)} records, but statistics.json says {total}: make the features again")
     return features

@@ -152,7 +152,7 @@ def take(
     turn = rng.permutation(passage.max() + 1)[passage]  # when each question's passage is drawn
     return dataset.select(np.sort(np.argsort(turn, kind="stable")[:limit]))
 
-# %% ../nbs/10_squad.ipynb #075082c8
+# %% ../nbs/10_squad.ipynb #3fb10759
 HUB_NAMES = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 
 def _has_null(values: pa.ChunkedArray) -> bool:
@@ -168,7 +168,7 @@ def _conform(dataset: Dataset, name: str) -> Dataset:
     if not len(dataset): raise DataError(f"{name} holds no questions")
     for column, empty in (("title", ""), ("answers", {"text": [], "answer_start": []})):
         if column not in dataset.column_names: dataset = dataset.add_column(column, [empty] * len(dataset), feature=SCHEMA[column])
-    dataset = dataset.select_columns(list(SCHEMA))
+    dataset = dataset.with_format(None).select_columns(list(SCHEMA))
     try: dataset = dataset if dataset.features == SCHEMA else dataset.cast(SCHEMA)
     except (ValueError, TypeError) as e:
         raise DataError(f"{name} does not have SQuAD's columns, but {', '.join(f'{k}: {v}' for k, v in dataset.features.items())}") from e
@@ -193,12 +193,15 @@ def _pick(data: Dataset | DatasetDict, split: str | None, name: str) -> Dataset 
     if split not in data: raise DataError(f"{name} has no split {split!r}; it has {', '.join(data)}")
     return data[split]
 
-# %% ../nbs/10_squad.ipynb #8be4a8fb
+# %% ../nbs/10_squad.ipynb #b9bf51b1
 def _from_folder(path: Path) -> Dataset | DatasetDict:
     "A folder that `save_to_disk` wrote"
-    try: return load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as e:
-        raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote: give a SQuAD JSON file in it") from e
+    try:
+        data = load_from_disk(str(path))
+        for part in data.values() if isinstance(data, DatasetDict) else [data]: part.data.validate(full=True)  # an offset that leads out of a damaged file would end Python
+        return data
+    except Exception as e:  # what is wrong in its state.json or dataset_info.json raises anything
+        raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote, or it is damaged: give a SQuAD JSON file") from e
 
 def load_squad(
     source: str | Path = "sample", # "sample", a SQuAD JSON file, a folder of `save_to_disk`, "squad", "squad_v2" or another hub name
