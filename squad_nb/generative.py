@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'load_writer', 'answer_losses', 'labelled_rows', 'gather_answers', 'GenerativeTrainer', 'fit_writer']
 
-# %% ../nbs/34_generative.ipynb #99aa87e6
+# %% ../nbs/34_generative.ipynb #97e37ed9
 from copy import copy
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .batching import PromptCollator, pack_shared
 from .core import DataError, ModelError, SettingError, best_precision, seed_everything
-from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, train_run, training_arguments
-from .generate import Answers, choose_settings, generate_answers, only_at, save_settings
+from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, train_run, training_arguments, tune_temperature
+from .generate import Answers, choose_settings, generate_answers, only_at, save_settings, saved_temperature
 from .masks import check_attention, check_sharing
 from .metrics import squad_metrics
 from .prompts import PromptConfig, prompt_features
@@ -79,7 +79,7 @@ def gather_answers(
     everything.written = [w for *_, written in parts for w in written]
     return everything
 
-# %% ../nbs/34_generative.ipynb #0580dd10
+# %% ../nbs/34_generative.ipynb #6d9ab6a2
 class GenerativeTrainer(QuestionTrainer):
     "Trains a language model to write answers; `evaluate` returns loss, EM, F1 and stop rate, `predict` returns `Prediction`s"
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None,
@@ -96,7 +96,7 @@ class GenerativeTrainer(QuestionTrainer):
         self.share = self.settings.layout == "context_first" if share_context is None else share_context
         self.generate, self.verbatim, self._held = generate, verbatim, None
         self.positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        save_settings(model, self.settings, self.mask_mode)
+        save_settings(model, self.settings, self.mask_mode, 1.0 if train_dataset is not None else saved_temperature(model))
         pad = processing_class.eos_token_id if processing_class.pad_token_id is None else processing_class.pad_token_id
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, data_collator=PromptCollator(pad, self.mask_mode, self.settings.layout, dtype=model.dtype), **kwargs)
         self.model_accepts_loss_kwargs = True  # the loss below is divided by the labels of all accumulated steps
@@ -145,7 +145,7 @@ class GenerativeTrainer(QuestionTrainer):
             return gather_answers(generate_answers(self.accelerator.unwrap_model(self.model), self.processing_class, mine, share_context=self.share, verbatim=self.verbatim,
                                                    progress=EpochReport.watched and not self.args.disable_tqdm))
 
-# %% ../nbs/34_generative.ipynb #feea19b6
+# %% ../nbs/34_generative.ipynb #2cfe6b0c
 RECIPES = {
     "gpt2-squad": dict(model="gpt2", data="squad", epochs=5, learning_rate=2e-5, batch_size=32, warmup_steps=0.1, mask_mode="causal",
                        config=PromptConfig(max_question_length=64, max_context_length=384, max_answer_length=40, layout="question_first", separator=True, learn_cue=True)),
@@ -164,6 +164,7 @@ def fit_writer(
     resume: bool = False,                # Go on with the run in `output`; begin where there is none yet
     force: bool = False,                 # Begin anew in a folder that holds something
     patience: int | None = None,         # Stop when F1 has not risen for so many evaluations
+    tune: Dataset | None = None,         # Questions to fit the temperature of the probabilities on
     save_every: int | None = None,       # A checkpoint every so many steps, besides one an epoch
     **settings,                          # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> GenerativeTrainer:                  # With `predictions` and `scores` of the best checkpoint on all of `test`
@@ -175,7 +176,8 @@ def fit_writer(
         if settings.get("precision", "auto") == "auto": settings["precision"] = best_precision(getattr(writer.config, "hidden_size", None))
         stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
         trainer = GenerativeTrainer(writer, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, mask_mode, share_context, generate, verbatim, callbacks=stop, save_every=save_every)
-        train_run(trainer, run, patience=patience, share=trainer.share, generate=generate, verbatim=verbatim)
+        train_run(trainer, run, tune, patience=patience, share=trainer.share, generate=generate, verbatim=verbatim)
         trainer.generate = None
+        if tune is not None: tune_temperature(trainer, tune)
         finish_run(trainer, model, run)
     return trainer
