@@ -151,7 +151,7 @@ def _epoch(folder: Path) -> float | None:
     return epoch if isfinite(epoch) else None
 
 # %% ../nbs/41_evaluation.ipynb #d55a977d
-RUN_KEYS = dict(track=str, model=str, questions=int, settings=dict, training=dict, scores=dict, history=list)
+RUN_KEYS = dict(track=str, model=str, questions=int, settings=dict, training=dict, scores=dict, history=list, hashes=dict)
 
 def _is_figure(value) -> bool: return isinstance(value, float) or type(value) is int and abs(value) < 2**63
 

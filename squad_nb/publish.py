@@ -23,13 +23,13 @@ from typing import NamedTuple
 from .core import DataError, ModelError, OutputError, SettingError, SquadNbError, read_json
 from .squad import Table
 
-# %% ../nbs/51_publish.ipynb #38faca9f
+# %% ../nbs/51_publish.ipynb #ca9a045f
 MANIFEST, CARD, FORMAT = "squad_nb_manifest.json", "README.md", 1
 SENT = """config.json generation_config.json model.safetensors model-*.safetensors model.safetensors.index.json adapter_config.json adapter_model.safetensors
     tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt *.model chat_template.jinja
     run.json predictions.json README.md LICENSE*""".split()
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
-WITHHELD = "checkpoint-* optimizer* scheduler* trainer_state.json rng_state* events.out.*".split() # Named in the reasons
+WITHHELD = "checkpoint-* optimizer* scheduler* trainer_state.json rng_state* events.out.* plan.json checkpoint.json .lock".split() # Named in the reasons
 
 def check_names(
     names: Iterable[str], # File names, with `/` between folders
@@ -269,7 +269,7 @@ def _how_to_load(settings: dict) -> str:
     cue, between = _bare(settings.get("cue", "answer:")), "`, the end-of-text token, `" if settings.get("separator") else " "
     return _LOAD + "\n\n" + _STOCK[kind].format(prompt=f"`{_bare(' '.join(parts))}{between}{cue}`")
 
-# %% ../nbs/51_publish.ipynb #a666da8f
+# %% ../nbs/51_publish.ipynb #a55e0a28
 def _marked(text: str) -> str: return f"{text}\n<!-- squad_nb card {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 def is_own_card(
@@ -300,7 +300,7 @@ def model_card(
     doing = {"extractive": "points at the answer in a passage: it gives the start and the end of it", "generative": f"writes the answer to a question about a passage; its mask is {_bare(settings.get('mask_mode'))}"}
     lines = ["---", front.to_yaml(), "---", "", f"# {_bare(folder.resolve().name)}", "", f"A {_bare(config.get('model_type', 'transformers'))} model that {doing.get(track, 'answers questions')}."]
     lines += ["", "## Data", "", (f"Trained on {data}." if data else "What it was trained on is not recorded.") + (f" The model it began as: {_bare(base)}." if base else "")]
-    if run: lines += ["", "## Recipe", "", *_rows({k: v for k, v in (settings | run.get("training", {})).items()})]
+    if run: lines += ["", "## Recipe", "", *_rows(settings | run.get("training", {}) | {f"{k}, sha256": v for k, v in run.get("hashes", {}).items() if k in ("order", "weights")})]
     if scores: lines += ["", "## Scores", "", "| | percent | 95% interval | questions |", "|---|---|---|---|", *(f"| {r['measure']} | {r['percent']} | {r['interval']} | {r['questions']:,} |" for r in scores),
                          "", "Exact match and F1 as the official SQuAD scripts compute them. The interval is the bootstrap's over questions; it says nothing about other data, or about training again with another seed."]
     if kinds: lines += ["", "## What it gets wrong", "", "| kind | answers |", "|---|---|", *(f"| {kind} | {n:,} |" for kind, n in kinds.items())]
