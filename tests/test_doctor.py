@@ -1,0 +1,279 @@
+"The doctor on stock models of several families: a clean one passes every check, and each planted bug fails the check that is meant for it"
+import copy, json, os, random, subprocess, sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, DataCollatorForLanguageModeling, DistilBertConfig, GPT2Config, LlamaConfig,
+                          MistralConfig, PreTrainedTokenizerFast, RobertaConfig)
+
+from squad_nb.core import DataError, ModelError, SettingError
+from squad_nb.doctor import CHECKS, HARD, ROWS, Case, Check, Diagnosis, carry_out, doctor, longest_run, spelled
+from squad_nb.extractive import ExtractiveConfig
+from squad_nb.generate import generate_answers, save_settings
+from squad_nb.prompts import PromptConfig
+from squad_nb.sample import tiny_model
+from squad_nb.squad import SCHEMA, load_squad
+from datasets import Dataset
+
+questions = load_squad("sample", split="validation")
+few = questions.filter(lambda context: len(context) < 900, input_columns="context").select(range(8))
+
+
+def trained_tokenizer(kind):
+    "A tokenizer of the sample: RoBERTa's bytes with its frame, or Llama's pieces with bytes to fall back on"
+    names = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    if kind == "roberta":
+        backend, names = Tokenizer(models.BPE()), names | dict(pad_token="<pad>", cls_token="<s>", sep_token="</s>", mask_token="<mask>")
+        backend.pre_tokenizer, backend.decoder, alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    else:
+        backend, alphabet = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)), []
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+        special = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    texts = [*load_squad("sample", split="train")["context"], *questions["context"], *questions["question"]]
+    backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1500, special_tokens=special, initial_alphabet=alphabet, show_progress=False))
+    if kind == "roberta": backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True)
+    else: backend.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **names)
+
+
+SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+FAMILIES = dict(
+    bert=lambda n: BertConfig(vocab_size=n, **SMALL), distilbert=lambda n: DistilBertConfig(vocab_size=n, dim=32, hidden_dim=64, n_layers=2, n_heads=4),
+    roberta=lambda n: RobertaConfig(vocab_size=n, max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2, **SMALL),
+    gpt2=lambda n: GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=0, eos_token_id=0),
+    llama=lambda n: LlamaConfig(vocab_size=n, max_position_embeddings=1024, num_key_value_heads=2, bos_token_id=1, eos_token_id=2, **SMALL),
+    mistral=lambda n: MistralConfig(vocab_size=n, max_position_embeddings=1024, num_key_value_heads=2, sliding_window=64, bos_token_id=1, eos_token_id=2, **SMALL))
+READERS, WRITERS = ("bert", "distilbert", "roberta"), ("gpt2", "llama")
+
+
+def stock(family):
+    "A random model of transformers, its tokenizer and plain settings"
+    if family == "bert": tokenizer = AutoTokenizer.from_pretrained(tiny_model("tiny-bert"))
+    elif family == "distilbert":
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model("tiny-bert"))
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    elif family == "gpt2": tokenizer = AutoTokenizer.from_pretrained(tiny_model("tiny-gpt2"))
+    else: tokenizer = trained_tokenizer("roberta" if family == "roberta" else "llama")
+    torch.manual_seed(0)
+    reads = family in READERS
+    model = (AutoModelForQuestionAnswering if reads else AutoModelForCausalLM).from_config(FAMILIES[family](len(tokenizer))).eval()
+    return SimpleNamespace(family=family, model=model, tokenizer=tokenizer, config=ExtractiveConfig() if reads else PromptConfig())
+
+
+@pytest.fixture(scope="module")
+def families(): return {name: stock(name) for name in FAMILIES if name != "mistral"}
+
+
+
+def pointable(f, rows):
+    "Questions whose answers this tokenizer can point at"
+    from squad_nb.squad import lint_squad
+    wrong = {row["id"] for row in lint_squad(rows, f.tokenizer, max_answer_length=1000) if row["kind"] in ("inside_token", "no_exact_answer")} if f.family in READERS else set()
+    return rows.filter(lambda id: id not in wrong, input_columns="id")
+
+
+def ROOM(f): return replace(f.config, max_answer_length=90, **dict(null_threshold=0.0) if f.family in READERS else {})
+
+
+@pytest.mark.parametrize("family", READERS + WRITERS)
+def test_a_clean_model_passes_every_check(families, family):
+    f = families[family]
+    found = doctor(f.model, f.tokenizer, pointable(f, questions.select(range(0, len(questions), 3))), ROOM(f))
+    assert {c.name: c.status for c in found.checks if c.status != "pass"} == {"no_answer_threshold_sane": "skip"}, found
+
+
+# Somebody's training code, without a line of the package
+
+def stock_windows(f, rows, **how):
+    "Windows by the tokenizer's own overflow, a start and an end each"
+    tokenizer = copy.deepcopy(f.tokenizer)
+    made = tokenizer(rows["question"][:], rows["context"][:], truncation="only_second", padding=True, return_overflowing_tokens=True, return_tensors="pt", max_length=160, stride=40, **how)
+    spans = []
+    for i, row in enumerate(made.pop("overflow_to_sample_mapping").tolist()):
+        answers = rows[row]["answers"]
+        at = answers["answer_start"][0] if answers["text"] else 0
+        ends = [made.char_to_token(i, c, 1) for c in (at, at + len(answers["text"][0]) - 1)] if answers["text"] else [None]
+        spans.append([0, 0] if None in ends else ends)
+    starts, ends = torch.tensor(spans).T
+    return [dict(made, start_positions=starts, end_positions=ends)]
+
+
+def stock_prompts(f, rows, side="right", shifted=False, cut=None, learn_prompt=False):
+    "Prompt and answer in one row, labels for a model that shifts them"
+    made = []
+    for row in rows:
+        prompt = f.tokenizer(f"Context: {row['context'][:cut]} Question: {row['question']} answer:")["input_ids"]
+        answer = f.tokenizer(" " + (row["answers"]["text"] or [""])[0], add_special_tokens=False)["input_ids"] + [f.tokenizer.eos_token_id]
+        made.append((prompt + answer, (prompt if learn_prompt else [-100]*len(prompt)) + answer))
+    width = max(len(ids) for ids, _ in made)
+    def pad(values, fill): return F.pad(torch.tensor(values), (0, width - len(values)) if side == "right" else (width - len(values), 0), value=fill)
+    labels = torch.stack([pad(learned, -100) for _, learned in made])
+    if shifted: labels = F.pad(labels[:, 1:], (0, 1), value=-100)
+    return [dict(input_ids=torch.stack([pad(ids, f.tokenizer.eos_token_id) for ids, _ in made]), attention_mask=torch.stack([pad([1]*len(ids), 0) for ids, _ in made]), labels=labels)]
+
+
+def plain_generate(f, prompt="Context: {context} Question: {question} answer:", **how):
+    "Evaluation by `generate`"
+    def ask(rows):
+        prompts = [f.tokenizer(prompt.format(**row), return_tensors="pt") for row in rows]
+        return [f.tokenizer.decode(f.model.generate(input_ids=p["input_ids"], attention_mask=p["attention_mask"], max_new_tokens=4, pad_token_id=0, **dict(do_sample=False) | how)[0, p["input_ids"].shape[1]:]) for p in prompts]
+    return ask
+
+
+@pytest.mark.parametrize("family", READERS + WRITERS)
+def test_a_clean_training_code_passes_every_check(families, family):
+    f = families[family]
+    rows = pointable(f, few)
+    given = dict(batches=stock_windows(f, rows)) if family in READERS else dict(batches=stock_prompts(f, rows), answer=plain_generate(f))
+    found = doctor(f.model, f.tokenizer, rows, ROOM(f), **given)
+    assert {c.name: c.status for c in found.checks if c.status != "pass"} == {"no_answer_threshold_sane": "skip"}, found
+
+
+# Bugs: each gives what `doctor` is called with
+
+def patched(f, change):
+    "A copy of the model whose forward is given other arguments"
+    model, forward = copy.deepcopy(f.model), type(f.model).forward
+    model.forward = lambda input_ids=None, **kwargs: forward(model, input_ids=input_ids, **change(input_ids, kwargs))
+    return dict(model=model)
+
+
+def hooked(f, change):
+    "A copy of the model whose output layer says something else"
+    model = copy.deepcopy(f.model)
+    (model.qa_outputs if f.family in READERS else model.lm_head).register_forward_hook(lambda module, args, out: change(out))
+    return dict(model=model)
+
+
+def other_calls(f, before=lambda text: text, after=lambda made: made):
+    "A copy of the tokenizer whose calls are tampered with"
+    tokenizer = copy.deepcopy(f.tokenizer)
+    def call(self, text, *args, **kwargs): return after(type(f.tokenizer).__call__(self, [before(t) for t in text] if isinstance(text, list) else before(text), *args, **kwargs))
+    tokenizer.__class__ = type("Tampered", (type(f.tokenizer),), dict(__call__=call))
+    return dict(tokenizer=tokenizer)
+
+
+def moved_offsets(made):
+    if "offset_mapping" in made: made["offset_mapping"] = [[(a + 1, b + 1) for a, b in row] for row in made["offset_mapping"]]
+    return made
+
+
+def displaced(by): return dict(data=questions.select(range(12)).map(lambda row: dict(answers=dict(text=row["answers"]["text"], answer_start=[a + by for a in row["answers"]["answer_start"]]))))
+
+
+def other_spans(f, change):
+    (batch,) = stock_windows(f, few)
+    starts, ends = change(batch["start_positions"], batch["end_positions"])
+    return dict(data=few, batches=[batch | dict(start_positions=starts.where(batch["end_positions"] > 0, 0), end_positions=ends.where(batch["end_positions"] > 0, 0))])
+
+
+def gapped(f):
+    "A stride taken for what lies between windows"
+    rows = []
+    for row in few:
+        head, passage = f.tokenizer(row["question"])["input_ids"], f.tokenizer(row["context"], add_special_tokens=False)["input_ids"]
+        rows += [dict(input_ids=torch.tensor([head + passage[i:i + 60]])) for i in range(0, len(passage), 72)]
+    return dict(data=few, batches=rows)
+
+
+def maskless(f):
+    (batch,) = stock_windows(f, few)
+    del batch["attention_mask"]
+    return dict(data=few, batches=[batch])
+
+
+def prompts(f, **how): return dict(data=few, batches=stock_prompts(f, few, **how))
+
+
+def unshifted(f):
+    "A loss of one's own that forgets to shift"
+    def loss(model, batch): return F.cross_entropy(model(**{k: v for k, v in batch.items() if k != "labels"}).logits.transpose(1, 2), batch["labels"])
+    return prompts(f) | dict(loss=loss)
+
+
+def masked_ends(f):
+    "End-of-text pads, and the stock collator masks padding"
+    tokenizer = copy.deepcopy(f.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = [dict(input_ids=ids[:n]) for batch in stock_prompts(f, few) for ids, n in zip(batch["input_ids"].tolist(), batch["attention_mask"].sum(1).tolist())]
+    return dict(data=few, tokenizer=tokenizer, batches=[DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)])
+
+
+def packed(f, **more):
+    (batch,) = stock_prompts(f, few.select(range(2)))
+    rows = [(ids[:n], labels[:n]) for ids, labels, n in zip(batch["input_ids"], batch["labels"], batch["attention_mask"].sum(1).tolist())]
+    if f.family == "gpt2": rows = [(ids[-200:], labels[-200:]) for ids, labels in rows]  # it has 512 positions
+    made = dict(input_ids=torch.cat([ids for ids, _ in rows])[None], labels=torch.cat([labels for _, labels in rows])[None], position_ids=torch.cat([torch.arange(len(ids)) for ids, _ in rows])[None])
+    return dict(data=few, batches=[made | {k: v(made["input_ids"]) for k, v in more.items()}])
+
+
+def boolean_mask(f, kind):
+    model = copy.deepcopy(f.model)
+    model.set_attn_implementation(kind)
+    case = Case(model, f.tokenizer, few, f.config, "prefix")
+    return dict(model=model, data=few, batches=[b | dict(attention_mask=b["attention_mask"] >= 0) for b in case.batches], mask_mode="prefix")
+
+
+def without(*names): return lambda ids, kwargs: {k: v for k, v in kwargs.items() if k not in names}
+def no_four(ids, kwargs): return {k: v for k, v in kwargs.items() if k != "attention_mask" or v is None or v.ndim == 2}
+def anew(ids, kwargs): return kwargs | dict(position_ids=torch.arange(ids.shape[1])[None].expand(len(ids), -1)) if kwargs.get("past_key_values") is not None else kwargs
+def other_mask(f): return lambda rows: generate_answers(f.model, f.tokenizer, rows, "causal", override=True)
+
+
+BOTH, TUNED = READERS + WRITERS, dict(null_threshold=0.0, max_answer_length=90)
+BUGS = {
+    "white space tidied before tokenizing": ("offsets_round_trip", BOTH, lambda f: other_calls(f, before=lambda text: " ".join(text.split()))),
+    "offsets one character off": ("offsets_round_trip", BOTH, lambda f: other_calls(f, after=moved_offsets)),
+    "a stride that is a gap": ("every_character_covered", READERS, gapped),
+    "answers one character late": ("answers_reachable", BOTH, lambda f: displaced(1)),
+    "answers one character early": ("answers_reachable", BOTH, lambda f: displaced(-1)),
+    "labels one character early": ("labels_decode_to_gold", READERS, lambda f: displaced(-1)),
+    "labels one character late": ("labels_decode_to_gold", READERS, lambda f: displaced(1)),
+    "answers cut at two tokens": ("answers_reachable", BOTH, lambda f: dict(config=replace(f.config, max_answer_length=2))),
+    "windows without overlap": ("answers_reachable", READERS, lambda f: dict(config=replace(ROOM(f), max_length=70, stride=0))),
+    "contexts without overlap": ("answers_reachable", WRITERS, lambda f: dict(config=replace(ROOM(f), max_context_length=24, stride=0))),
+    "prompts cut before the answer": ("answers_reachable", WRITERS, lambda f: prompts(f, cut=60)),
+    "ends one token late": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a, b + 1))),
+    "starts one token early": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a - 1, b))),
+    "both a token late": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a + 1, b + 1))),
+    "labels shifted twice": ("one_label_shift", WRITERS, lambda f: prompts(f, shifted=True)),
+    "labels not shifted": ("one_label_shift", WRITERS, unshifted),
+    "end-of-text masked as padding": ("end_of_text_learned", WRITERS, masked_ends),
+    "a batch without its mask": ("padding_invariance", READERS, maskless),
+    "left padding without positions": ("padding_invariance", ("gpt2",), lambda f: prompts(f, side="left")),
+    "a dropped mask, padded": ("padding_invariance", READERS, lambda f: patched(f, without("attention_mask"))),
+    "a dropped mask": ("attention_mask_honoured", BOTH, lambda f: patched(f, without("attention_mask"))),
+    "a dropped prefix mask": ("attention_mask_honoured", WRITERS, lambda f: patched(f, no_four) | dict(mask_mode="prefix")),
+    "a mask of booleans under eager": ("attention_mask_honoured", WRITERS, lambda f: boolean_mask(f, "eager")),
+    "packing with a mask of ones": ("packed_equals_unpacked", WRITERS, lambda f: packed(f, attention_mask=torch.ones_like)),
+    "a model that makes its own positions": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, without("position_ids"))),
+    "a model that drops the mask of a pack": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, lambda ids, kwargs: without("attention_mask", "position_ids")(ids, kwargs))),
+    "positions that begin anew upon a cache": ("cached_equals_recomputed", WRITERS, lambda f: patched(f, anew)),
+    "a layer that is not saved": ("saved_equals_loaded", BOTH, lambda f: hooked(f, lambda out: out*torch.linspace(.5, 1.5, out.shape[1])[None, :, None])),
+    "a prefix model asked causally": ("evaluation_uses_training_mask", WRITERS, lambda f: dict(mask_mode="prefix", answer=other_mask(f))),
+    "other prompts in evaluation": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, "Question: {question} Context: {context} answer:"))),
+    "dropout in evaluation": ("same_answers_twice", BOTH, lambda f: hooked(f, lambda out: F.dropout(out, 0.2))),
+    "answers drawn by chance": ("same_answers_twice", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, do_sample=True))),
+    "a threshold that nothing reaches": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, **TUNED | dict(null_threshold=1e9)), trained=True)),
+    "a threshold that everything reaches": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, **TUNED | dict(null_threshold=-1e9)), trained=True)),
+    "no threshold": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, null_threshold=None))),
+}
+
+
+@pytest.mark.parametrize("bug,family", [(bug, family) for bug, (_, those, _) in BUGS.items() for family in those])
+def test_a_planted_bug_is_caught_by_its_check(families, bug, family):
+    name, _, plant = BUGS[bug]
+    f = families[family]
+    given = dict(model=f.model, tokenizer=f.tokenizer, data=questions.select(range(0, len(questions), 6)), config=ROOM(f), only=[name]) | plant(f)
+    found = doctor(**given)[name]
+    assert found.status == "fail" and found.what_to_do and "could not be carried out" not in found.what_to_do, found
+
+
+def test_every_check_has_its_bug(): assert {name for name, *_ in BUGS.values()} == {*CHECKS}
