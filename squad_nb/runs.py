@@ -26,7 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from .core import DataError, ModelError, OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
 
-# %% ../nbs/03_runs.ipynb #b13eb5fe
+# %% ../nbs/03_runs.ipynb #133f0be0
 log = logging.getLogger("squad_nb")
 
 def hash_json(
@@ -39,8 +39,9 @@ def data_hash(
     questions: Dataset, # Rows in the order that matters
 ) -> str:
     "The hash of all columns of a data set"
-    plain = questions.with_format(None)
-    return hash_json({name: plain[name][:] for name in plain.column_names})
+    digest = hashlib.sha256()
+    for rows in questions.with_format(None).iter(1000): digest.update(hash_json(rows).encode())
+    return digest.hexdigest()
 
 # %% ../nbs/03_runs.ipynb #dddc2591
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

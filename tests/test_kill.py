@@ -29,15 +29,18 @@ class Killer:
         self.stage.unlink(missing_ok=True)
         self.server.stdin.write(json.dumps(dict(words=[str(w) for w in words], stage=str(self.stage), log=str(self.log), slow=slow)) + "\n")
         self.server.stdin.flush()
-        pid, began = int(self.server.stdout.readline()), time.monotonic()
-        hit = "nothing"
-        while when and Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < began + limit, self.log.read_text()[-2000:]
-            if when(self.doing(), time.monotonic() - began):
-                os.kill(pid, signal.SIGKILL)
-                hit = self.doing()
-                break
+        pid, began, hit = int(self.server.stdout.readline()), time.monotonic(), "nothing"
+        while when and hit == "nothing":
             time.sleep(0.002)
+            assert time.monotonic() < began + limit, self.log.read_text()[-2000:]
+            try:
+                if not when(self.doing(), time.monotonic() - began): os.kill(pid, 0)  # is it there?
+                else:
+                    os.kill(pid, signal.SIGSTOP)  # what it is doing is said of the moment in which it is killed
+                    time.sleep(0.01)
+                    if when(self.doing(), time.monotonic() - began): hit = self.doing()
+                    os.kill(pid, signal.SIGKILL if hit != "nothing" else signal.SIGCONT)
+            except ProcessLookupError: break
         return int(self.server.stdout.readline()), hit
 
 
@@ -101,16 +104,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(track, stages, killer, world, u
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("track", TRACKS)
 def test_random_kills(track, killer, world, undisturbed, tmp_path, request):
-    "At least 20 of each track, 3 of them in the writing of a checkpoint and 3 in an evaluation; every run is taken to its end"
+    "At least 20 of each track, 3 of them in the writing of a checkpoint, 3 in an evaluation and 3 while the final files are written; every run is taken to its end"
     if "slow" not in request.config.getoption("--flags").split(): pytest.skip("slow: run with --flags slow")
-    chance, hits, resumed, runs = random.Random(track), Counter(), 0, 0
-    while hits.total() < 20 or min(hits["checkpoint"], hits["evaluation"]) < 3:
+    chance, hits, runs = random.Random(track), Counter(), 0
+    while hits.total() < 20 or min(hits["checkpoint"], hits["evaluation"], hits["final files"]) < 3:
         run, code = tmp_path/f"run-{runs}", -1
         while code:
-            at = chance.uniform(0, 8)
-            code, hit = killer.run(command(track, world, run), slow=0.1, when=lambda doing, seconds: seconds > at)
+            at, stage, entered = chance.uniform(0, 8), chance.choice([None, None, "evaluation", "end", "final files"]), []
+
+            def when(doing, seconds):  # at any moment, or a while after some stage was reached
+                if doing == stage: entered.append(seconds)
+                return seconds > (at if stage is None else entered[0] + at/8 if entered else 30)
+            code, hit = killer.run(command(track, world, run), slow=0.1, when=when)
             assert code in (0, -signal.SIGKILL), killer.log.read_text()[-3000:]
-            hits.update([hit]*(code != 0)); resumed += 1
+            hits.update([hit]*(code != 0))
         runs += 1
         assert left(run) == undisturbed[track]
     print(f"\n{track}: {hits.total()} kills in {runs} runs, each ended bit for bit like the undisturbed one. Hit:", dict(hits))

@@ -1,0 +1,269 @@
+"Runs gone on with from every checkpoint, after damage, with other settings, on full and read-only disks, and by two processes at once"
+import errno, json, os, resource, shutil, signal, time
+from pathlib import Path
+
+import pytest, torch
+
+from squad_nb import runs
+from squad_nb.core import ModelError, OutputError, SettingError
+from squad_nb.extractive import ExtractiveConfig, QuestionTrainer, fit_reader, load_reader, training_arguments
+from squad_nb.generative import GenerativeTrainer, fit_writer, load_writer
+from squad_nb.prompts import PromptConfig
+from squad_nb.runs import LOCK, PLAN, RECORD, checkpoints_of, damage, last_checkpoint, open_run, run_hashes, seal, step_of, weights_hash
+from squad_nb.sample import generate_squad
+from squad_nb.squad import from_squad_json
+
+train, test = from_squad_json(generate_squad(5)), from_squad_json(generate_squad(2, names="test"))
+SMALL, HOW = ExtractiveConfig(max_length=96, stride=24), dict(epochs=2.5, learning_rate=1e-3, batch_size=8, precision="fp32", gradient_accumulation_steps=2, save_every=2, disable_tqdm=True)
+
+
+def fit(run, **more):
+    return fit_reader("tiny-bert", **dict(train=train, test=test, output=run, config=SMALL) | HOW | more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    fit(run := tmp_path_factory.mktemp("whole")/"run")
+    return run
+
+
+def as_killed(whole, run, after=None):
+    "What stands in the folder when a run is killed after some checkpoint was saved; None: before the final files"
+    shutil.copytree(whole, run)
+    (run/RECORD).unlink()
+    for checkpoint in checkpoints_of(run):
+        if after is not None and step_of(checkpoint) > after: shutil.rmtree(checkpoint)
+    return run
+
+
+def steps(run): return [step_of(c) for c in checkpoints_of(run)]
+
+
+def test_from_every_checkpoint_the_end_is_the_same(whole, tmp_path):
+    "In the middle of an epoch too, with gradients of two batches, and from the last one of a training that ends in the middle of an epoch"
+    assert steps(whole) == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]  # 8 steps an epoch
+    for step in (6, 8, 20):
+        fit(run := as_killed(whole, tmp_path/str(step), step), resume=True)
+        assert run_hashes(run) == run_hashes(whole) and steps(run) == steps(whole), step
+        assert (run/"predictions.json").read_bytes() == (whole/"predictions.json").read_bytes()
+
+
+def test_a_folder_can_be_moved(whole, tmp_path, monkeypatch):
+    "The best checkpoint is where the run is now"
+    as_killed(whole, tmp_path/"elsewhere")
+    monkeypatch.chdir(tmp_path)
+    fit("elsewhere", resume=True)
+    assert run_hashes("elsewhere") == run_hashes(whole)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json", "checkpoint.json"])
+@pytest.mark.parametrize("how", ["cut", "gone", "zeros"])
+def test_damage_is_found(name, how, whole, tmp_path):
+    shutil.copytree(checkpoints_of(whole)[-1], bad := tmp_path/"checkpoint-99")
+    assert damage(bad) is None
+    size = (bad/name).stat().st_size
+    if how == "gone": (bad/name).unlink()
+    else: (bad/name).write_bytes((bad/name).read_bytes()[:size//2] if how == "cut" else bytes(size))
+    assert name in damage(bad)
+
+
+def test_what_is_damaged_is_passed_over(whole, tmp_path, caplog):
+    run = as_killed(whole, tmp_path/"run")
+    *_, older, newest = checkpoints_of(run)
+    with open(newest/"model.safetensors", "r+b") as file: file.truncate(5000)
+    assert last_checkpoint(run) == older
+    assert "5,000 of" in caplog.text and newest.name in caplog.text
+    fit(run, resume=True)
+    assert run_hashes(run) == run_hashes(whole) and damage(newest) is None
+
+
+def test_a_damaged_best_checkpoint_leads_further_back(whole, tmp_path, caplog):
+    "Going on without it would end with another model"
+    run = as_killed(whole, tmp_path/"run")
+    best = json.loads((checkpoints_of(run)[-1]/"trainer_state.json").read_text())["best_global_step"]
+    (run/f"checkpoint-{best}"/"model.safetensors").write_bytes(b"")
+    last = last_checkpoint(run)
+    assert last is None or step_of(last) < best
+    fit(run, resume=True)
+    assert run_hashes(run) == run_hashes(whole) and steps(run) == steps(whole)
+
+
+def test_a_run_that_stopped_early_is_not_trained_further(tmp_path):
+    "With a rate of 0 no epoch is better than the first"
+    how = dict(learning_rate=0.0, epochs=6, patience=1)
+    fit(run := tmp_path/"run", **how)
+    first = run_hashes(run)
+    assert steps(run)[-1] == 16  # of 48
+    (run/RECORD).unlink()
+    trainer = fit(run, resume=True, **how)
+    assert run_hashes(run) == first and steps(run)[-1] == trainer.state.global_step == 16
+
+
+@pytest.mark.parametrize("change, says", [
+    (dict(learning_rate=2e-3), "learning_rate was 0.001, is 0.002"), (dict(seed=1), "seed was 0, is 1"), (dict(batch_size=4), "batch_size was 8, is 4"),
+    (dict(train=train.select(range(40))), "data.train is another"), (dict(test=test.select(range(3))), "data.test is another"), (dict(train=train.select(range(len(train) - 1, -1, -1))), "data.train is another"),
+    (dict(config=ExtractiveConfig(max_length=96, stride=32)), "settings.stride was 24, is 32"), (dict(patience=3), "patience was None, is 3"), (dict(lr_scheduler_type="constant"), "lr_scheduler_type was the default, is constant")])
+def test_a_run_goes_on_as_it_began_or_not_at_all(change, says, whole, tmp_path):
+    run = as_killed(whole, tmp_path/"run")
+    with pytest.raises(SettingError, match=says): fit(run, resume=True, **change)
+    assert steps(run) == steps(whole)
+
+
+def test_another_model_is_noticed(whole, tmp_path):
+    model, tokenizer = load_reader("tiny-bert")
+    with torch.no_grad(): next(model.parameters()).add_(1e-6)
+    for part in (model, tokenizer): part.save_pretrained(tmp_path/"model")
+    with pytest.raises(SettingError, match="model is another"): fit_reader(tmp_path/"model", train, test, as_killed(whole, tmp_path/"run"), SMALL, resume=True, **HOW)
+
+
+def test_what_cannot_touch_the_weights_may_change(whole, tmp_path):
+    fit(run := as_killed(whole, tmp_path/"run", 14), resume=True, logging_steps=3, save_total_limit=1, save_every=3, per_device_eval_batch_size=7)
+    assert run_hashes(run) == run_hashes(whole)
+
+
+def test_the_last_and_the_best_are_kept(whole, tmp_path):
+    fit(run := tmp_path/"run", save_total_limit=2)
+    best = json.loads((checkpoints_of(run)[-1]/"trainer_state.json").read_text())["best_global_step"]
+    assert steps(run) == sorted({best, *steps(whole)[-2:]}) and run_hashes(run) == run_hashes(whole)
+
+
+def test_the_same_run_without_resume_and_anew_with_force(whole, tmp_path):
+    run = as_killed(whole, tmp_path/"run")
+    (run/"notes.txt").write_text("mine")
+    (run/"checkpoint-notes").mkdir()
+    with pytest.raises(OutputError, match="--resume goes on with it"): fit(run)
+    fit(run, force=True, epochs=1, save_every=None)
+    assert len(steps(run)) == 1 and run_hashes(run) != run_hashes(whole)
+    assert (run/"notes.txt").read_text() == "mine" and (run/"checkpoint-notes").is_dir()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path/"thesis.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="not empty"): fit(tmp_path, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"])
+def test_a_planted_pickle_is_not_run(file, whole, tmp_path):
+    run = as_killed(whole, tmp_path/"run", 18)
+    newest = checkpoints_of(run)[-1]
+    class Bomb:
+        def __reduce__(self): return os.mkdir, (str(tmp_path/"exploded"),)
+    if file == "pytorch_model.bin": (newest/"model.safetensors").unlink()
+    torch.save(Bomb(), newest/file)
+    seal(newest)
+    with pytest.raises(ModelError, match="would run code"): fit(run, resume=True)
+    assert not (tmp_path/"exploded").exists()
+
+
+class Room:
+    "Files may grow to so many bytes, as if there were no room for more"
+    def __init__(self, size): self.size = size
+    def __enter__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+    def __exit__(self, *_): resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_lost(name, whole, tmp_path):
+    run = as_killed(whole, tmp_path/"run", 16)
+    size = (checkpoints_of(run)[-1]/name).stat().st_size
+    with Room(size - 1000), pytest.raises(OutputError, match="Cannot write checkpoint-18 .* make room") as said: fit(run, resume=True)
+    assert "\n" not in str(said.value)
+    assert steps(run)[-1] == 16 and not (run/".writing").exists()
+    fit(run, resume=True)
+    assert run_hashes(run) == run_hashes(whole)
+
+
+def test_a_disk_that_is_full_at_the_end(whole, tmp_path, monkeypatch):
+    run = as_killed(whole, tmp_path/"run")
+    def full(self, folder): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Cannot write the model .*No space left"):
+        patch.setattr(QuestionTrainer, "save_model", full)
+        fit(run, resume=True)
+    assert not (run/RECORD).exists() and not (run/".writing").exists()
+    fit(run, resume=True)
+    assert run_hashes(run) == run_hashes(whole)
+
+
+def in_a_child(do):
+    "Its process number; it ends with 0 when `do` returns, with 3 on an `OutputError`"
+    if pid := os.fork(): return pid
+    try:
+        do()
+        os._exit(0)
+    except OutputError: os._exit(3)
+    finally: os._exit(1)
+
+
+def ended(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.name == "nt", reason="needs processes that fork")
+def test_a_read_only_folder(tmp_path):
+    "The superuser may write anywhere, so somebody else tries"
+    (tmp_path/"closed").mkdir(mode=0o555)
+    for parent in (tmp_path, *tmp_path.parents): parent.chmod(parent.stat().st_mode | 0o055) if parent.stat().st_uid == os.getuid() and parent not in (Path("/"), Path("/tmp")) else None
+    def try_in(folder):
+        if os.getuid() == 0: os.setuid(65534)
+        with open_run(folder): pass
+    for folder in (tmp_path/"closed", tmp_path/"closed"/"run"): assert ended(in_a_child(lambda: try_in(folder))) == 3
+
+
+def test_two_processes_and_one_folder(tmp_path):
+    def hold():
+        with open_run(tmp_path/"run", resume=True) as run:
+            run.agree(dict(data={}))
+            (tmp_path/"held").touch()
+            time.sleep(60)
+    pid = in_a_child(hold)
+    for _ in range(1000):
+        if (tmp_path/"held").exists(): break
+        time.sleep(0.01)
+    for how in (dict(resume=True), dict(force=True)):
+        with pytest.raises(OutputError, match="Another process is training"): open_run(tmp_path/"run", **how).__enter__()
+    assert (tmp_path/"run"/PLAN).exists()
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL
+    with open_run(tmp_path/"run", resume=True) as run: run.agree(dict(data={}))  # the lock went with the process
+
+
+def test_killed_before_the_first_step(tmp_path):
+    "Nothing but the lock is there: the command begins, with or without --resume"
+    for resume in (False, True):
+        (run := tmp_path/str(resume)).mkdir()
+        (run/LOCK).touch()
+        with open_run(run, resume) as opened: assert opened.checkpoint is None and not opened.finished
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def none(*_, **__): raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(runs.FileLock, "acquire", none)
+    with open_run(tmp_path/"run") as run: assert run.folder.is_dir()
+    assert "has no locks" in caplog.text
+
+
+def test_lora_goes_on_as_well(tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+    def trainer(run):
+        torch.manual_seed(0)
+        model, tokenizer = load_writer("tiny-gpt2")
+        lora = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True, r=4))
+        args = training_arguments(run, epochs=2, learning_rate=1e-2, batch_size=16, precision="fp32", disable_tqdm=True)
+        return GenerativeTrainer(lora, args, train, test.select(range(4)), tokenizer, PromptConfig(layout="context_first"), "prefix", save_every=2)
+    (undisturbed := trainer(tmp_path/"whole")).train()
+    for checkpoint in checkpoints_of(tmp_path/"whole"):
+        for earlier in checkpoints_of(tmp_path/"whole"):
+            if step_of(earlier) <= step_of(checkpoint): shutil.copytree(earlier, tmp_path/checkpoint.name/earlier.name)
+        (again := trainer(tmp_path/checkpoint.name)).train(resume_from_checkpoint=True)
+        assert (weights_hash(again.model), again.data_order()) == (weights_hash(undisturbed.model), undisturbed.data_order())
+
+
+def test_a_writer_is_compared_by_what_decides_its_end(tmp_path):
+    how = dict(train=train, test=test, config=PromptConfig(layout="context_first"), epochs=1, precision="fp32", disable_tqdm=True)
+    for name, more in (("a", {}), ("b", dict(share_context=False))): fit_writer("tiny-gpt2", output=tmp_path/name, generate=4, **how, **more)
+    a, b = run_hashes(tmp_path/"a"), run_hashes(tmp_path/"b")
+    assert [name for name in a if a[name] != b[name]] == ["config", "order", "weights"]  # the same data, another way through it
+    with pytest.raises(SettingError, match="generate was 4, is None"): fit_writer("tiny-gpt2", output=tmp_path/"a", resume=True, **how)
