@@ -76,8 +76,14 @@ def as_read(
 # %% ../nbs/29_written.ipynb #a8e17f00
 class Answers(list):
     "`Prediction`s, and how the model wrote them"
-    stop_rate: float = 1.0       # Share of answers, over all windows, that ended with end-of-text
     written: list[Written] = ()  # A question: what was written in the window that won
+    windows: int = 0             # Of all questions together
+    stopped: int = 0             # Windows whose answer ended with end-of-text
+
+    @property
+    def stop_rate(self) -> float:
+        "Share of answers, over all windows, that ended with end-of-text; 1 where there is none"
+        return self.stopped/self.windows if self.windows else 1.0
 
 def settle(
     said: list[tuple[Candidate, Written]], # A window
@@ -104,5 +110,5 @@ def collect(
     ids = list(ids)
     settled = [settle(windows[i], temperature) for i in range(len(ids))]
     answers = Answers(Prediction.from_candidates(id, [candidate for candidate, _ in pairs]) for id, pairs in zip(ids, settled))
-    answers.stop_rate, answers.written = sum(w.stopped for _, w in found.values())/max(len(found), 1), [pairs[0][1] for pairs in settled]
+    answers.written, answers.windows, answers.stopped = [pairs[0][1] for pairs in settled], len(found), sum(w.stopped for _, w in found.values())
     return answers
