@@ -9,7 +9,7 @@ __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'Train
            'speaks', 'say', 'evaluate', 'lint', 'extractive', 'generative', 'predict', 'compare', 'report', 'publish',
            'fetch', 'demo', 'main']
 
-# %% ../nbs/52_cli.ipynb #6e8f6d35
+# %% ../nbs/52_cli.ipynb #6934e0c7
 import functools, json, os, time
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +18,24 @@ from typing import Annotated, Optional
 import typer
 
 from . import __version__
-from .core import OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
+from .core import OutputError, SettingError, SquadNbError, claim_folder, read_json, whole_file, write_json
 
-# %% ../nbs/52_cli.ipynb #665e09b2
+# %% ../nbs/52_cli.ipynb #7e470434
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,  # "[default: 2]" is no markup
                   help="Fine-tune models to answer SQuAD questions. Try: squad_nb demo")
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fine-tune a model: extractive (an encoder points at the answer) or generative (a language model writes it)")
 app.add_typer(train_app, name="train")
 
 def speaks(command):
-    "Turn a `SquadNbError` into one line and exit code 1, Ctrl-C into a hint and 130"
+    "Turn a `SquadNbError`, or what the file system says, into one line and exit code 1, Ctrl-C into a hint and 130"
     @functools.wraps(command)
     def run(*args, **kwargs):
         try: return command(*args, **kwargs)
         except SquadNbError as e:
             if not _first(): time.sleep(5)  # if the first process says the same, its launcher ends this one before
             say(f"squad_nb: {e}")
+        except BrokenPipeError: raise  # who reads has had enough
+        except OSError as e: say(f"squad_nb: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}")  # a name that is too long, a folder that may not be looked into
         except KeyboardInterrupt:
             if _first(): say("\nStopped. " + _how_to_go_on(kwargs.get("output"), "url" in kwargs))
             raise typer.Exit(130)
@@ -95,19 +97,8 @@ def _free(path: Path, force: bool) -> Path:
     if path.exists() and not force: raise OutputError(f"{path} is there already and is not overwritten: give another name, or --force")
     return path
 
-# %% ../nbs/52_cli.ipynb #cbb45ba6
+# %% ../nbs/52_cli.ipynb #28d73869
 Csv = Annotated[Optional[Path], typer.Option(help="Write a row a question to this new CSV file")]
-
-def _saved(path: Path, write) -> None:
-    "Have `write` fill a file beside `path`, then give it its name: whole or not at all"
-    part = path if path.exists() and not path.is_file() else path.with_name(f".{path.stem}.part{path.suffix}")  # a device is written to, not replaced
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        if part != path: part.replace(path)
-    except OSError as e: raise OutputError(f"Cannot write {path}: {e.strerror or e}") from e
-    finally:
-        if part != path and part.exists(): part.unlink()
 
 @app.command()
 @speaks
@@ -129,10 +120,10 @@ def evaluate(
     if "missing" in scores: say(f"{scores['missing']} questions have no prediction and score 0, such as {', '.join(missing_ids(said, questions)[:3])}")
     if table:
         from squad_nb.evaluation import question_table
-        _saved(table, lambda part: question_table(said, questions).to_csv(part, index=False))
+        with whole_file(table) as part: question_table(said, questions).to_csv(part, index=False)
     _show(scores, as_json)
 
-# %% ../nbs/52_cli.ipynb #5e213e2d
+# %% ../nbs/52_cli.ipynb #4c354f46
 def _evaluate_run(run: Path, data: str, table: Path | None, plot: Path | None, as_json: bool, force: bool) -> None:
     "A row a checkpoint; with `table` a row a question and checkpoint"
     if plot and plot.suffix.lower() not in (".png", ".svg"): raise SettingError(f"--plot writes PNG or SVG, so {plot} should end with .png or .svg")
@@ -142,10 +133,12 @@ def _evaluate_run(run: Path, data: str, table: Path | None, plot: Path | None, a
     from squad_nb.evaluation import score_checkpoints
     found = score_checkpoints(run, questions, say)
     typer.echo(json.dumps(found.to_dict()) if as_json else repr(found))
-    if table: _saved(table, lambda part: found.question_table(questions).to_csv(part, index=False))
-    if plot: _saved(plot, lambda part: found.plot().savefig(part, dpi=150))
+    if table:
+        with whole_file(table) as part: found.question_table(questions).to_csv(part, index=False)
+    if plot:
+        with whole_file(plot) as part: found.plot().savefig(part, dpi=150)
 
-# %% ../nbs/52_cli.ipynb #332816d2
+# %% ../nbs/52_cli.ipynb #a762ba02
 @app.command()
 @speaks
 def lint(
@@ -181,7 +174,7 @@ def _tokenizer(model: str):
     from squad_nb.sample import TINY_MODELS, tiny_model
     _quiet()
     try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model)
-    except (OSError, ValueError) as e: raise ModelError(f"Cannot load a tokenizer from {model}: {str(e).splitlines()[0]}") from e
+    except Exception as e: raise ModelError(f"Cannot load a tokenizer from {model}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e  # tokenizers raises errors of its own
 
 # %% ../nbs/52_cli.ipynb #2f50e59a
 def _splits(data: str, eval_data: str | None, test_articles: int, tune_articles: int, limit: int | None, eval_limit: int | None, seed: int, passages: bool):
@@ -329,7 +322,7 @@ def predict(
     for p in [answers] if top_k == 1 else answers:
         typer.echo(json.dumps({k: v for k, v in p.to_dict().items() if k not in ("id", "candidates")}, ensure_ascii=False) if as_json else p.text or "(no answer)")
 
-# %% ../nbs/52_cli.ipynb #a8cba737
+# %% ../nbs/52_cli.ipynb #57c42b14
 Side = Annotated[Path, typer.Argument(help="Folder of a run or model, or JSON file {id: text}")]
 
 @app.command()
@@ -351,7 +344,8 @@ def compare(
     from squad_nb.evaluation import compare
     found = compare(a, b, questions, seed, draws, say)
     typer.echo(json.dumps(found.to_dict()) if as_json else repr(found))
-    if table: _saved(table, lambda part: found.disagreements.to_csv(part, index=False))
+    if table:
+        with whole_file(table) as part: found.disagreements.to_csv(part, index=False)
 
 # %% ../nbs/52_cli.ipynb #314f763a
 @app.command()

@@ -8,10 +8,12 @@ __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts'
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
            'tune_temperature', 'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
-# %% ../nbs/22_extractive.ipynb #cf1da3de
+# %% ../nbs/22_extractive.ipynb #e66de7e3
 import logging, sys, tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf, isnan
+from numbers import Real
 from pathlib import Path
 
 import numpy as np, torch
@@ -25,7 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
 from .calibration import Calibration, fit_temperature
-from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, read_json, seed_everything, write_json
+from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, read_json, seed_everything, write_json
 from .metrics import squad_metrics
 from .runs import PLAN, RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_of
 from .sample import TINY_MODELS, tiny_model
@@ -33,7 +35,7 @@ from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, to
 from .squad import is_v2
 from .windows import window_characters, window_features
 
-# %% ../nbs/22_extractive.ipynb #c73bf1de
+# %% ../nbs/22_extractive.ipynb #3923f997
 @dataclass(frozen=True)
 class ExtractiveConfig:
     "How questions become windows and logits become answers"
@@ -44,19 +46,26 @@ class ExtractiveConfig:
     null_threshold: float | None = None  # No answer when its score leads by more than this; None: there always is one
     temperature: float = 1.0             # Of the probabilities; 1 where none was fitted
 
+    def __post_init__(self):
+        for name, low in dict(max_length=1, stride=0, n_best=1, max_answer_length=1).items(): check_whole(name, getattr(self, name), low)
+        for name, value in dict(null_threshold=self.null_threshold or 0, temperature=self.temperature).items():
+            if isinstance(value, bool) or not isinstance(value, Real) or isnan(value): raise SettingError(f"{name} must be a number, not {value!r}")
+        if not 0 < self.temperature < inf: raise SettingError(f"temperature must be more than 0 and less than infinity, not {self.temperature!r}")
+
     @classmethod
     def of(cls, model: PreTrainedModel):
         "The settings a model was saved with; raises `ModelError` when it has none"
         saved = getattr(model.config, "squad_nb", None)
         if not isinstance(saved, dict) or saved.get("track") != "extractive":
-            raise ModelError("The model's config.json holds no extractive settings of squad_nb: it was trained elsewhere, so pass an ExtractiveConfig")
-        return cls(**{f.name: saved[f.name] for f in fields(cls) if f.name in saved})
+            raise ModelError(f"{model.name_or_path or 'The model'} has no extractive settings of squad_nb in its config.json: it was trained elsewhere, so pass an ExtractiveConfig")
+        try: return cls(**{f.name: saved[f.name] for f in fields(cls) if f.name in saved})
+        except SettingError as e: raise ModelError(f"The settings of squad_nb in {model.name_or_path or 'the model'}/config.json cannot be met: {e}") from e
 
     def save_in(self, model: PreTrainedModel) -> None:
         "Write the settings into the model's config"
         model.config.squad_nb = dict(track="extractive", **asdict(self))
 
-# %% ../nbs/22_extractive.ipynb #a1fbd2ee
+# %% ../nbs/22_extractive.ipynb #0b2578ea
 log = logging.getLogger("squad_nb")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "*.spm", "*.bpe.model", "*.gguf")
@@ -75,13 +84,16 @@ def load_parts(
             raise ModelError(f"There is no tokenizer in {name}: tokenizer.json is missing. Copy it from the model it was trained from")
     try:
         model, info = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **more)
-        return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False, **more), info
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **more)
     except Exception as e:  # safetensors, tokenizers and the hub raise errors of their own
         if "Unrecognized configuration class" in str(e): raise ModelError(f"{name} is not {wanted}") from e
         if "named model.safetensors" in str(e): raise ModelError(f"{name} has no weights in safetensors; other files of weights are pickles, which run code and are not loaded") from e
         if folder.is_dir(): raise ModelError(f"Cannot load the model in {name}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
         if not isinstance(e, (OSError, ValueError)): raise
         raise ModelError(f"There is no folder {name}, and the model hub does not give a model of that name (no network, or a wrong name): give a folder, or one of {', '.join(TINY_MODELS)}") from e
+    lost = [key for key in sorted(info["missing_keys"]) if kind is not AutoModelForQuestionAnswering or key.startswith(f"{model.base_model_prefix}.")]  # transformers draws them
+    if lost: raise ModelError(f"The weights of {name} are not whole: {len(lost)} are missing and would be random numbers, {lost[0]} first")
+    return model, tokenizer, info
 
 def load_reader(
     name: str | Path,      # A folder, a hub name, or a model of the package such as "tiny-bert"
@@ -89,7 +101,7 @@ def load_reader(
 ) -> tuple:                # (model in fp32, fast tokenizer)
     "A model with a span head and its tokenizer; raises `ModelError` when there is none to be had"
     model, tokenizer, info = load_parts(AutoModelForQuestionAnswering, name, "an encoder with a span head in transformers; for a causal language model use the generative track")
-    made_up = [key for key in info["missing_keys"] if "qa_outputs" in key]
+    made_up = bool(info["missing_keys"])
     if made_up and not new_head: raise ModelError(f"{name} has no trained question-answering head; train it first")
     if made_up: log.info("%s comes without a question-answering head: the head is new, and answers mean nothing before training", name)
     return model, tokenizer

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Reader', 'Writer', 'track_of', 'Predictor']
 
-# %% ../nbs/40_predictor.ipynb #01f89ef4
-import json
+# %% ../nbs/40_predictor.ipynb #f4d0c124
 from collections.abc import Iterator
 from pathlib import Path
 from threading import RLock
@@ -14,15 +13,15 @@ from threading import RLock
 import numpy as np, torch
 from datasets import Dataset
 
-from .core import DataError, Prediction, SettingError, best_device, best_precision
-from .extractive import ExtractiveConfig, PadCollator, context_columns, load_reader, merge, row_lengths
+from .core import DataError, Prediction, SettingError, best_device, best_precision, read_json
+from .extractive import ExtractiveConfig, PadCollator, check_length, context_columns, load_reader, merge, row_lengths
 from .generate import Answers, choose_settings, generate_answers, written_tokens
 from .generative import load_writer
 from .spans import TopSpans, top_spans
 from .squad import SCHEMA
 from .windows import window_features
 
-# %% ../nbs/40_predictor.ipynb #939e6666
+# %% ../nbs/40_predictor.ipynb #d49ad43c
 class Reader:
     "Answers with a span head"
     def __init__(self,
@@ -31,6 +30,7 @@ class Reader:
         config: ExtractiveConfig,  # How it was trained
         batch_size: int = 64,      # Windows at a time
     ):
+        check_length(model, config)
         self.model, self.tokenizer, self.config, self.batch_size = model, tokenizer, config, batch_size
 
     def predict(self, questions: Dataset) -> list[Prediction]:
@@ -69,15 +69,15 @@ class Writer:
     def predict(self, questions: Dataset) -> Answers:
         return generate_answers(self.model, self.tokenizer, questions, verbatim=self.verbatim, batch_tokens=self.batch_tokens)
 
-# %% ../nbs/40_predictor.ipynb #8d9b349a
+# %% ../nbs/40_predictor.ipynb #087ed3ab
 def track_of(
     folder: str | Path, # A model's
 ) -> str:               # "extractive" or "generative"; "" where squad_nb did not train it
     "What kind of answers a model folder gives"
-    try: return (json.loads((Path(folder)/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}).get("track", "")
-    except (OSError, ValueError, AttributeError): return ""  # loading says what is wrong
+    try: return (read_json(Path(folder)/"config.json").get("squad_nb") or {}).get("track", "")
+    except (DataError, AttributeError): return ""  # loading says what is wrong
 
-# %% ../nbs/40_predictor.ipynb #4c00a264
+# %% ../nbs/40_predictor.ipynb #8159365f
 class Predictor:
     "Answers questions with a model folder of either track; make one with `Predictor.from_pretrained`"
     def __init__(self,
@@ -113,6 +113,8 @@ class Predictor:
     def _ask(self, question, context):
         if not isinstance(question, str) or not question.strip(): raise DataError("There is no question: give one as text")
         if not isinstance(context, str): raise DataError(f"The context must be text, not {type(context).__name__}")
+        try: (question + context).encode()
+        except UnicodeEncodeError as e: raise DataError(f"Question or context holds bytes that are no UTF-8, or half of a surrogate pair, after {e.object[:e.start][-30:]!r}") from None
         row = dict(id="0", title="", context=context, question=question, answers=dict(text=[], answer_start=[]))
         return self.predict(Dataset.from_list([row], features=SCHEMA))
 
