@@ -1,0 +1,220 @@
+"""Whatever is read may be broken, and whatever is written to may be full or closed: every such fault is one sentence that names the file.
+
+Archives and buckets have such tests in test_publish.py, runs and their checkpoints in those of runs. A file is broken in drawn places:
+either what is left can be used, or a `SquadNbError` names it; there is no third way."""
+import copy, gzip, json, math, os, resource, shutil, subprocess, sys, warnings
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, strategies as st
+from transformers import AutoTokenizer
+
+from conftest import cases
+from squad_nb.core import DataError, ModelError, OutputError, SquadNbError, read_json, write_json
+from squad_nb.metrics import read_predictions, squad_metrics
+from squad_nb.sample import generate_squad, tiny_model
+from squad_nb.squad import from_squad_json, is_v2, lint_squad, load_squad, split_by_article, to_squad_json
+
+WORLD = generate_squad(2, unanswerable=.3)
+
+
+def one_line(error, name):
+    "A message that a person can use"
+    assert isinstance(error, SquadNbError) and name in str(error) and 20 < len(str(error)) < 700 and "\n" not in str(error), repr(error)
+
+
+def either(load, path):
+    "What a file gives, or None where it was refused as it should be"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try: return load(path)
+        except SquadNbError as e: one_line(e, path.name)
+
+
+# How files break
+
+@st.composite
+def broken(draw, content):
+    "Bytes cut off, turned, taken out, put in or written in another encoding"
+    content, at = bytes(content), draw(st.integers(0, len(content)))
+    return draw(st.sampled_from([content[:at], content[at:], content[:at] + content[at + draw(st.integers(1, 40)):], content[:at] + draw(st.binary(min_size=1, max_size=4)) + content[at + draw(st.integers(0, 4)):],
+                                 content + content[:at], content[:at] + b"\0"*draw(st.integers(1, 99)), b"\xef\xbb\xbf" + content, gzip.compress(content, mtime=0), content[:at] + b"["*5000, content[:at] + b"\xed\xa0\x80" + content[at:]]))
+
+
+JUNK = st.sampled_from([None, True, False, 0, -1, 1, 2**40, 10**30, 1.5, math.nan, math.inf, "", "x", "0", "\ud800", "../../x", [], [None], [[]], {}, {"": None}, {"track": "extractive"}])
+
+
+def places(value, path=()):
+    "Every place in JSON"
+    yield path
+    for key, inner in (value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()): yield from places(inner, (*path, key))
+
+
+@st.composite
+def mistaken(draw, data):
+    "JSON of which something is of another kind, gone, or there twice"
+    data = copy.deepcopy(data)
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(sorted(places(data), key=len)))
+        if not path:
+            data = draw(st.sampled_from([data, data, [data], {"data": data}])) if draw(st.booleans()) else copy.deepcopy(draw(JUNK))
+            continue
+        owner = data
+        for key in path[:-1]: owner = owner[key]
+        kind = draw(st.integers(0, 3))
+        if kind == 0: del owner[path[-1]]
+        elif kind == 1 and isinstance(owner, list): owner.append(copy.deepcopy(owner[path[-1]]))
+        elif kind == 2 and isinstance(owner, dict): owner[str(path[-1]) + "x"] = owner.pop(path[-1])
+        else: owner[path[-1]] = copy.deepcopy(draw(JUNK))
+    return json.dumps(data).encode()
+
+
+def spoiled(data, size=None):
+    "A JSON file in which anything may be wrong"
+    content = json.dumps(data, indent=1).encode()
+    return st.one_of(mistaken(data), broken(content))
+
+
+# Questions and answers
+
+def use_questions(path):
+    "What the commands do with questions"
+    data = load_squad(path)
+    assert isinstance(data, Dataset) and len(data)
+    lint_squad(data), is_v2(data), to_squad_json(data), repr(data[0])
+    return data
+
+
+@cases(300)
+@given(spoiled(WORLD))
+def test_questions(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp()/"questions.json"
+    path.write_bytes(content)
+    either(use_questions, path)
+
+
+@cases(200)
+@given(spoiled({f"train-0-{i}-{j}": "Elbe" for i in range(2) for j in range(3)}))
+def test_answers(tmp_path_factory, content):
+    path, dataset = tmp_path_factory.getbasetemp()/"answers.json", from_squad_json(WORLD)
+    path.write_bytes(content)
+    said = either(read_predictions, path)
+    if said is None: return
+    from squad_nb.evaluation import compare, question_table
+    question_table({k: v for k, v in said.items() if k in dataset["id"]}, dataset).to_csv(path.with_suffix(".csv"))
+    figures = squad_metrics(said, dataset, allow_unknown=True)
+    assert 0 <= figures["f1"] <= 100
+
+
+# Models
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    "A tiny model of each track, as training leaves it"
+    from squad_nb.extractive import ExtractiveConfig, load_reader
+    from squad_nb.generate import save_settings
+    from squad_nb.generative import load_writer
+    from squad_nb.prompts import PromptConfig
+    folder = tmp_path_factory.mktemp("models")
+    for name, (model, tok) in dict(reader=load_reader("tiny-bert"), writer=load_writer("tiny-gpt2")).items():
+        if name == "reader": ExtractiveConfig(max_length=96, stride=16).save_in(model)
+        else: save_settings(model, PromptConfig(max_context_length=64, stride=16, max_answer_length=4), "prefix")
+        model.save_pretrained(folder/name)
+        tok.save_pretrained(folder/name)
+    return folder
+
+
+def ask(folder):
+    "What a model folder answers"
+    from squad_nb.predictor import Predictor
+    answer = Predictor.from_pretrained(folder, device="cpu").answer("Where does the Elbe rise?", "The Elbe rises in the Giant Mountains.")
+    assert isinstance(answer.text, str)
+
+
+def spoil(folder, name, content, place):
+    "A copy of a model of which one file has other content"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for path in folder.iterdir():
+        if path.name != name: (place/path.name).symlink_to(path)
+    (place/name).write_bytes(content)
+    return place
+
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+def test_settings_of_a_model(models, tmp_path, track):
+    config = read_json(models/track/"config.json")
+    ask(models/track)
+    @cases(40)
+    @given(st.one_of(spoiled(config), mistaken(config["squad_nb"]).map(lambda content: json.dumps(config | dict(squad_nb=json.loads(content))).encode())))
+    def broken_config(content): either(ask, spoil(models/track, "config.json", content, tmp_path/"spoiled"))
+    broken_config()
+
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_files_of_a_model(models, tmp_path, track, name):
+    good = (models/track/name).read_bytes()
+    @cases(25)
+    @given(broken(good) | broken(good[:2000]).map(lambda head: head + good[2000:]) if name.endswith("safetensors") else spoiled(json.loads(good)))
+    def broken_file(content): either(ask, spoil(models/track, name, content, tmp_path/"spoiled"))
+    broken_file()
+
+
+# What runs and features leave on the disk
+
+RUN = dict(track="extractive", model="tiny-bert", questions=60, settings=dict(track="extractive", max_length=384), training=dict(seed=0), scores=dict(loss=1.5, exact_match=50.0, f1=61.5, total=24),
+           history=[dict(eval_loss=1.5, eval_exact_match=40.0, eval_f1=50.5, eval_total=24, epoch=1.0, step=4), dict(eval_loss=1.2, eval_exact_match=50.0, eval_f1=61.5, eval_total=24, epoch=2.0, step=8)])
+
+
+@cases(200)
+@given(spoiled(RUN))
+def test_the_record_of_a_run(tmp_path_factory, content):
+    from squad_nb.report import report_run
+    folder = tmp_path_factory.getbasetemp()/"recorded"
+    folder.mkdir(exist_ok=True)
+    (folder/"run.json").write_bytes(content)
+    page = either(lambda path: report_run(path.parent), folder/"run.json")
+    if page: str(page.view), json.dumps(page.to_dict())
+    from squad_nb.publish import model_card
+    either(lambda path: model_card(path.parent), folder/"run.json")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    from squad_nb.batching import write_features
+    from squad_nb.prompts import prompt_features
+    tok = AutoTokenizer.from_pretrained(tiny_model("tiny-gpt2"))
+    return tok, write_features(prompt_features(from_squad_json(WORLD), tok), tmp_path_factory.mktemp("features")/"rows", tok, shards=2)
+
+
+def test_features_on_the_disk(features, tmp_path):
+    from squad_nb.batching import read_features
+    tok, folder = features
+    names = sorted(path.name for path in folder.iterdir())
+    @cases(150)
+    @given(st.data())
+    def broken_features(data):
+        name = data.draw(st.sampled_from(names))
+        good = (folder/name).read_bytes()
+        content = data.draw(spoiled(json.loads(good)) if name.endswith("json") else broken(good))
+        place = spoil(folder, name, content, tmp_path/"spoiled")
+        rows = either(lambda path: read_features(path, tok), place)
+        if rows is not None: assert rows[:] == read_features(folder, tok)[:]
+    broken_features()
+
+
+def test_questions_in_a_folder(tmp_path):
+    "What `Dataset.save_to_disk` wrote, and a disk has changed"
+    good = from_squad_json(WORLD)
+    good.save_to_disk(str(tmp_path/"good"))
+    names = sorted(path.name for path in (tmp_path/"good").iterdir())
+    @cases(150)
+    @given(st.data())
+    def broken_folder(data):
+        name = data.draw(st.sampled_from(names))
+        content = (tmp_path/"good"/name).read_bytes()
+        spoil(tmp_path/"good", name, data.draw(spoiled(json.loads(content)) if name.endswith("json") else broken(content)), tmp_path/"spoiled")
+        either(use_questions, tmp_path/"spoiled")
+    broken_folder()
