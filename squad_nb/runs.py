@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'hash_json', 'data_hash', 'weights_hash', 'flush',
            'aside', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of', 'last_checkpoint',
-           'keep_checkpoints', 'locked', 'check_free', 'tidy', 'Run', 'open_run', 'Checkpoints', 'next_link',
-           'ResumableTrainer', 'taken_up', 'plan_of', 'hashes_of', 'run_hashes']
+           'keep_checkpoints', 'locked', 'check_free', 'tidy', 'Run', 'run_hashes', 'is_finished', 'open_run',
+           'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'plan_of', 'hashes_of']
 
 # %% ../nbs/03_runs.ipynb #0f97422e
 import hashlib, json, logging, os, pickle, re, shutil
@@ -241,7 +241,23 @@ class Run:
         for path in files: os.replace(path, self.folder/path.name)
         flush(self.folder)
 
-# %% ../nbs/03_runs.ipynb #14a6efcb
+# %% ../nbs/03_runs.ipynb #61f49d34
+def run_hashes(
+    run: str | Path, # Folder of a finished run
+) -> dict[str, str]: # config, data, model (the weights it began with), order (of the batches), weights (at the end)
+    "What two runs are compared by: from the left, the first that differs is the cause. Raises `DataError` when there is no record"
+    hashes = record.get("hashes") if isinstance(record := read_json(Path(run)/RECORD), dict) else None
+    if not isinstance(hashes, dict): raise DataError(f"{Path(run)/RECORD} holds no hashes: it was written by something else")
+    return hashes
+
+def is_finished(
+    run: str | Path, # Folder of a run
+) -> bool:
+    "Whether everything is written, and the weights are those that were"
+    try: return run_hashes(run)["weights"] == weights_hash(run)
+    except (DataError, ModelError): return False
+
+# %% ../nbs/03_runs.ipynb #8ece45d3
 @contextmanager
 def open_run(
     folder: str | Path,   # Of the run
@@ -258,7 +274,7 @@ def open_run(
             check_free(folder, resume, force)  # another process may have been quicker
             tidy(folder, resume)
         going_on = resume and (folder/PLAN).exists()
-        finished = going_on and (folder/RECORD).exists()
+        finished = going_on and is_finished(folder)
         checkpoint = last_checkpoint(folder, log.warning if main else lambda line: None) if going_on and not finished else None
         if main and finished: log.info("%s is finished: nothing is trained or written, the model in it is asked once more", folder)
         elif main and resume: log.info("Going on from %s", checkpoint) if checkpoint else log.info("There is no checkpoint in %s yet: the training begins", folder)
@@ -283,7 +299,7 @@ def next_link(
     "The hash of a batch and everything before it"
     return hashlib.sha256(f"{chain} {tuple(batch.shape)} ".encode() + batch.cpu().numpy().astype("<i4").tobytes()).hexdigest()
 
-# %% ../nbs/03_runs.ipynb #c8c1d478
+# %% ../nbs/03_runs.ipynb #9d4d21fb
 class ResumableTrainer(Trainer):
     "A `Trainer` that may be killed at any moment: gone on from its last checkpoint it ends as if it had never been"
     def __init__(self,
@@ -302,6 +318,7 @@ class ResumableTrainer(Trainer):
         "As `Trainer.train`; True goes on from the last whole checkpoint. Raises `OutputError` where there is none, `ModelError` when one holds more than tensors and numbers"
         checkpoint = last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         if resume_from_checkpoint and not checkpoint: raise OutputError(f"{self.args.output_dir} holds no whole checkpoint to go on from")
+        if checkpoint and self.args.save_only_model: raise SettingError("save_only_model leaves out what going on needs: train without it")
         self.order, self.over = taken_up(checkpoint, self.args.process_index) if checkpoint else ("", False)
         if self.args.should_save: shutil.rmtree(Path(self.args.output_dir)/ASIDE, ignore_errors=True)
         try: return super().train(str(checkpoint) if checkpoint else None, *args, **kwargs)
@@ -350,8 +367,8 @@ def taken_up(
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
     return orders[process] if process < len(orders) else "", bool(control.get("should_training_stop")) and state["global_step"] < state["max_steps"]
 
-# %% ../nbs/03_runs.ipynb #27fa244a
-IDLE = re.compile(r"(logging|log|hub|save|trackio|ddp|do|report|run|project|push|resume|skip|local|debug|disable|restore)(_.*)?|output_dir|use_cpu|per_device_eval_batch_size|eval_accumulation_steps|dataloader_(?!drop_last).*")
+# %% ../nbs/03_runs.ipynb #058b7163
+IDLE = re.compile(r"(logging|log|hub|save(?!_only)|trackio|ddp|do|report|run|project|push|resume|skip|local|debug|disable|restore)(_.*)?|output_dir|use_cpu|per_device_eval_batch_size|eval_accumulation_steps|dataloader_(?!drop_last).*")
 NAMED = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "seed")  # whatever they are
 
 def plan_of(
@@ -360,7 +377,7 @@ def plan_of(
 ) -> dict:
     "What a run is begun with, ready for JSON"
     usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(trainer.args) if f.name not in NAMED}
-    training = {k: v for k, v in trainer.args.to_dict().items() if not IDLE.fullmatch(k) and v is not False and v != usual.get(k)}
+    training = {k: v for k, v in trainer.args.to_dict().items() if not IDLE.fullmatch(k) and v != usual.get(k) and not (v is False and usual.get(k) is None)}
     return more | dict(training=training, processes=trainer.args.world_size, model=weights_hash(trainer.model))
 
 def hashes_of(
@@ -371,11 +388,3 @@ def hashes_of(
     "The five hashes of a run, causes before effects"
     config = {k: v for k, v in plan.items() if k not in ("data", "model")}
     return dict(config=hash_json(config), data=hash_json(plan["data"]), model=plan["model"], order=order, weights=weights_hash(folder))
-
-def run_hashes(
-    run: str | Path, # Folder of a finished run
-) -> dict[str, str]: # config, data, model (the weights it began with), order (of the batches), weights (at the end)
-    "What two runs are compared by: from the left, the first that differs is the cause. Raises `DataError` when there is no record"
-    record = read_json(Path(run)/RECORD)
-    if "hashes" not in record: raise DataError(f"{Path(run)/RECORD} holds no hashes: it was written by something else")
-    return record["hashes"]

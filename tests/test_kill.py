@@ -24,7 +24,7 @@ class Killer:
 
     def doing(self): return self.stage.read_text().strip() if self.stage.exists() else ""
 
-    def run(self, words, slow=0.0, when=None, limit=120):
+    def run(self, words, slow=0.0, when=None, limit=300):
         "Run the command; kill it as soon as `when(what it is doing, seconds since it began)`. Gives its return code, and what it was doing"
         self.stage.unlink(missing_ok=True)
         self.server.stdin.write(json.dumps(dict(words=[str(w) for w in words], stage=str(self.stage), log=str(self.log), slow=slow)) + "\n")
@@ -99,6 +99,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(track, stages, killer, world, u
     assert done.returncode == 0, done.stderr
     assert "Going on from" in done.stderr
     assert left(run) == undisturbed[track]
+    killer.log.unlink()
+    assert killer.run([*command(track, world, run), "--learning-rate", "2e-3"]) == (1, "nothing")
+    assert "learning_rate was 0.001, is 0.002" in killer.log.read_text().splitlines()[-1]
 
 
 @pytest.mark.timeout(3600)

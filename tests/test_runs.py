@@ -102,7 +102,7 @@ def test_a_run_that_stopped_early_is_not_trained_further(tmp_path):
 @pytest.mark.parametrize("change, says", [
     (dict(learning_rate=2e-3), "learning_rate was 0.001, is 0.002"), (dict(seed=1), "seed was 0, is 1"), (dict(batch_size=4), "batch_size was 8, is 4"),
     (dict(train=train.select(range(40))), "data.train is another"), (dict(test=test.select(range(3))), "data.test is another"), (dict(train=train.select(range(len(train) - 1, -1, -1))), "data.train is another"),
-    (dict(config=ExtractiveConfig(max_length=96, stride=32)), "settings.stride was 24, is 32"), (dict(patience=3), "patience was None, is 3"), (dict(lr_scheduler_type="constant"), "lr_scheduler_type was the default, is constant")])
+    (dict(config=ExtractiveConfig(max_length=96, stride=32)), "settings.stride was 24, is 32"), (dict(patience=3), "patience was None, is 3"), (dict(average_tokens_across_devices=False), "average_tokens_across_devices was the default, is False"), (dict(lr_scheduler_type="constant"), "lr_scheduler_type was the default, is constant")])
 def test_a_run_goes_on_as_it_began_or_not_at_all(change, says, whole, tmp_path):
     run = as_killed(whole, tmp_path/"run")
     with pytest.raises(SettingError, match=says): fit(run, resume=True, **change)
@@ -135,6 +135,20 @@ def test_the_same_run_without_resume_and_anew_with_force(whole, tmp_path):
     fit(run, force=True, epochs=1, save_every=None)
     assert len(steps(run)) == 1 and run_hashes(run) != run_hashes(whole)
     assert (run/"notes.txt").read_text() == "mine" and (run/"checkpoint-notes").is_dir()
+
+
+def test_a_finished_run_whose_model_is_damaged_is_finished_again(whole, tmp_path):
+    shutil.copytree(whole, run := tmp_path/"run")
+    with open(run/"model.safetensors", "r+b") as file: file.truncate(5000)
+    fit(run, resume=True)
+    assert (run/"model.safetensors").read_bytes() == (whole/"model.safetensors").read_bytes() and steps(run) == steps(whole)
+
+
+def test_checkpoints_without_an_optimizer_are_not_gone_on_from(tmp_path):
+    how = dict(save_only_model=True, save_every=None, epochs=1)
+    fit(run := tmp_path/"run", **how)
+    (run/RECORD).unlink()
+    with pytest.raises(SettingError, match="save_only_model"): fit(run, resume=True, **how)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
