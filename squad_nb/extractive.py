@@ -8,7 +8,7 @@ __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts'
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
            'tune_temperature', 'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
-# %% ../nbs/22_extractive.ipynb #e66de7e3
+# %% ../nbs/22_extractive.ipynb #696be037
 import logging, sys, tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,11 +28,13 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from .calibration import Calibration, fit_temperature
 from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, read_json, seed_everything, write_json
+from .devices import set_fsdp
 from .metrics import squad_metrics
 from .runs import PLAN, RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_of
 from .sample import TINY_MODELS, tiny_model
 from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, top_spans
 from .squad import is_v2
+from .tracking import check_tracker, follow, unfollow
 from .windows import window_characters, window_features
 
 # %% ../nbs/22_extractive.ipynb #3923f997
@@ -154,7 +156,7 @@ class PadCollator:
                 batch[name] = torch.from_numpy(padded)
         return batch
 
-# %% ../nbs/22_extractive.ipynb #974b104d
+# %% ../nbs/22_extractive.ipynb #b945d9e9
 RECIPES = {
     "distilbert-squad": dict(model="distilbert-base-cased", data="squad", epochs=3, learning_rate=2e-5, batch_size=16, weight_decay=0.01, warmup_steps=0,
                              config=ExtractiveConfig(max_length=384, stride=128, n_best=20, max_answer_length=30)),
@@ -170,14 +172,15 @@ def training_arguments(
     evaluates: bool = True,       # There is data to evaluate on at each epoch
     **more,                       # Anything else `TrainingArguments` takes; wins over the defaults
 ) -> TrainingArguments:
-    "The defaults of this package for transformers' `TrainingArguments`; raises `SettingError` on a precision it does not know"
+    "The defaults of this package for transformers' `TrainingArguments`; raises `SettingError` on a precision it does not know, and for a tracker that cannot be had"
     if precision not in ("auto", "bf16", "fp16", "fp32"): raise SettingError(f"Unknown precision {precision!r}: choose auto, bf16, fp16 or fp32")
+    check_tracker(more.get("report_to"))
     precision = best_precision() if precision == "auto" else precision
     when = "epoch" if evaluates else "no"
     best = dict(load_best_model_at_end=True, metric_for_best_model="f1", greater_is_better=True, restore_callback_states_from_checkpoint=True) if evaluates else {}
     defaults = dict(num_train_epochs=epochs, learning_rate=learning_rate, per_device_train_batch_size=batch_size, per_device_eval_batch_size=4*batch_size,
                     weight_decay=0.01, warmup_steps=0.1, eval_strategy=when, save_strategy="epoch", logging_steps=50, report_to="none", seed=seed, disable_tqdm=False,
-                    bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=best_device() == "cpu", dataloader_pin_memory=torch.cuda.is_available(), **best)
+                    bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=best_device() == "cpu", dataloader_pin_memory=torch.cuda.is_available(), ddp_find_unused_parameters=False, **best)
     return TrainingArguments(output_dir=str(output), **defaults | more)
 
 # %% ../nbs/22_extractive.ipynb #b0b600bd
@@ -260,7 +263,7 @@ def check_length(
     if positions and config.max_length > positions:
         raise SettingError(f"A window of {config.max_length} tokens does not fit the model's {positions} positions: use --max-length {positions}")
 
-# %% ../nbs/22_extractive.ipynb #d7cfcc3a
+# %% ../nbs/22_extractive.ipynb #f8ecbc62
 class QuestionTrainer(ResumableTrainer):
     "A `Trainer` that takes questions, not rows; each track says how rows are made and what comes of them"
     def __init__(self,
@@ -277,6 +280,8 @@ class QuestionTrainer(ResumableTrainer):
         super().__init__(model, self.arguments_for(rows, args), train_dataset=rows, eval_dataset=eval_dataset, processing_class=processing_class, **kwargs)
         for noisy in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(noisy)
         if not args.disable_tqdm: self.add_callback(EpochReport)
+        follow(self)
+        set_fsdp(getattr(self.accelerator.state, "fsdp_plugin", None), model)
 
     def training_rows(self, questions: Dataset, tokenizer) -> Dataset:
         "What the collator makes batches of, with `input_ids`"
@@ -302,6 +307,7 @@ class QuestionTrainer(ResumableTrainer):
         return LengthGroupedSampler(row_lengths(train_dataset or self.train_dataset), step, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def _save(self, output_dir=None, state_dict=None):
+        if state_dict is not None: state_dict = {k: v for k, v in state_dict.items() if k not in self.model.all_tied_weights_keys}  # FSDP gathers a tied weight under both its names
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
@@ -384,7 +390,7 @@ def tune_temperature(
     trainer.keep_temperature(found.temperature)
     return found
 
-# %% ../nbs/22_extractive.ipynb #4bba5f98
+# %% ../nbs/22_extractive.ipynb #489a9440
 def train_run(
     trainer: QuestionTrainer,
     run: Run,
@@ -394,7 +400,9 @@ def train_run(
     "Train from where a run is, or take the model of a finished one; raises `SettingError` when it was begun with something else"
     data = {name: questions and data_hash(questions) for name, questions in dict(train=trainer.questions, test=trainer.eval_dataset, tune=tune).items()}
     run.agree(plan_of(trainer, settings=trainer.model.config.squad_nb, data=data, **more))
-    if run.finished: trainer.model.load_state_dict(type(trainer.model).from_pretrained(run.folder, dtype=torch.float32).state_dict())
+    if run.finished:
+        unfollow(trainer)  # nothing is trained, so there is nothing to track
+        trainer.model.load_state_dict(type(trainer.model).from_pretrained(run.folder, dtype=torch.float32).state_dict())
     else: trainer.train(resume_from_checkpoint=run.checkpoint)
 
 def finish_run(
@@ -404,17 +412,19 @@ def finish_run(
 ) -> None:
     "Score and save the model; predictions.json, {id: text}; and run.json: what was run, how each epoch scored, and the hashes that tell two runs apart"
     if trainer.eval_dataset is not None: trainer.scores = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items()}
+    unfollow(trainer)
     if run.finished: return
     order = trainer.data_order()
     with aside(run.folder, "the model", run.main) as part:
         trainer.save_model(part)
-        if not run.main: return
-        settings = trainer.model.config.squad_nb
-        if trainer.scores: write_json(part/"predictions.json", {p.id: p.text for p in trainer.predictions})
-        keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
-        write_json(part/RECORD, dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores,
-                                     history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(read_json(run.folder/PLAN), order, part)))
-        run.place(part)
+        if run.main:
+            settings = trainer.model.config.squad_nb
+            if trainer.scores: write_json(part/"predictions.json", {p.id: p.text for p in trainer.predictions})
+            keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
+            write_json(part/RECORD, dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores,
+                                         history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(read_json(run.folder/PLAN), order, part)))
+            run.place(part)
+    trainer.accelerator.wait_for_everyone()  # nobody goes on before the folder is whole
 
 # %% ../nbs/22_extractive.ipynb #996e33ec
 def fit_reader(
