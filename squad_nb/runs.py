@@ -63,17 +63,18 @@ def weights_hash(
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-# %% ../nbs/03_runs.ipynb #76ac3852
+# %% ../nbs/03_runs.ipynb #2e8a3be6
 ASIDE, SEAL = ".writing", "checkpoint.json"
 
 def flush(
     path: str | Path, # A file or a folder
-) -> None:
+) -> str | Path:      # The same
     "Wait until what was written is on the disk"
-    if os.name == "nt": return  # Windows can flush no folder, and only files that are open for writing
+    if os.name == "nt": return path  # Windows can flush no folder, and only files that are open for writing
     handle = os.open(path, os.O_RDONLY)
     try: os.fsync(handle)
     finally: os.close(handle)
+    return path
 
 @contextmanager
 def aside(
@@ -186,14 +187,19 @@ def locked(
     try: yield
     finally: lock.release()
 
-# %% ../nbs/03_runs.ipynb #a080c9b9
+# %% ../nbs/03_runs.ipynb #fb3d139e
+def _things_in(folder: Path) -> set[str]: return {path.name for path in folder.iterdir()} - {LOCK, ASIDE}
+
+def _write_plan(folder: Path, plan: dict) -> None:
+    with aside(folder, PLAN) as part: os.replace(flush(write_json(part/PLAN, plan)), folder/PLAN)
+
 def check_free(
     folder: Path,
     resume: bool, # Go on in the folder of a run
     force: bool,  # Begin in a folder that holds something
 ) -> None:
     "Raise `OutputError` when something stands in a folder that is not to be touched"
-    if not folder.is_dir() or all(path.name == LOCK for path in folder.iterdir()): return
+    if not folder.is_dir() or not _things_in(folder): return
     ours = (folder/PLAN).exists()
     if force or resume and ours: return
     if ours: raise OutputError(f"{folder} is not empty, it holds a run: --resume goes on with it, --force begins anew; or give another folder")
@@ -206,10 +212,11 @@ def tidy(
     "Remove what a kill left half written; and the checkpoints and records of a former run, where a new one begins"
     for left in [folder/ASIDE, *folder.glob(".checkpoint-*.gone")]: shutil.rmtree(left, ignore_errors=True)
     if resume and (folder/PLAN).exists(): return
-    for name in (RECORD, PLAN, "predictions.json"): (folder/name).unlink(missing_ok=True)
-    for checkpoint in checkpoints_of(folder): remove(checkpoint)
+    for checkpoint in checkpoints_of(folder): remove(checkpoint)  # before the plan that they belong to
+    for name in (RECORD, "predictions.json"): (folder/name).unlink(missing_ok=True)
+    if _things_in(folder): _write_plan(folder, {})  # begun in spite of what stands here: from now on it may be gone on with
 
-# %% ../nbs/03_runs.ipynb #4a0905d2
+# %% ../nbs/03_runs.ipynb #fbd3f2a8
 def _flat(data: dict, at: str = "") -> dict: return {k: v for name, value in data.items() for k, v in (_flat(value, f"{at}{name}.") if isinstance(value, dict) else {at + name: value}).items()}
 
 def _is_hash(value) -> bool: return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
@@ -226,10 +233,8 @@ class Run:
         "Write down what a run is begun with; raises `SettingError` when it was begun with something else"
         if not self.main: return
         plan, path = json.loads(json.dumps(plan)), self.folder/PLAN
-        if not path.exists():
-            flush(write_json(path, plan))
-            return
-        was, now = _flat(read_json(path)), _flat(plan)
+        if not (begun := path.exists() and read_json(path)): return _write_plan(self.folder, plan)
+        was, now = _flat(begun), _flat(plan)
         changed = [f"{name} is another" if _is_hash(was.get(name)) else f"{name} was {was.get(name, 'the default')}, is {now.get(name, 'the default')}" for name in sorted(was | now) if was.get(name) != now.get(name)]
         if changed: raise SettingError(f"The run in {self.folder} was begun with something else: {'; '.join(changed)}. Go on with what it was begun with, or give another folder")
 

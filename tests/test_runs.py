@@ -252,6 +252,44 @@ def test_killed_before_the_first_step(tmp_path):
         with open_run(run, resume) as opened: assert opened.checkpoint is None and not opened.finished
 
 
+def test_killed_while_the_plan_is_written(tmp_path):
+    (run := tmp_path/"run"/".writing").mkdir(parents=True)
+    (run/".plan.json.abc").write_text("{")
+    with open_run(run.parent, resume=True) as opened: opened.agree(dict(data={}))
+    assert sorted(p.name for p in run.parent.iterdir()) == [LOCK, PLAN]
+
+
+def test_begun_by_force_and_killed_at_once(whole, tmp_path):
+    "Nothing of the former run is taken for this one's, and from then on --resume is enough"
+    shutil.copytree(whole, run := tmp_path/"run")
+    with open_run(run, force=True): pass
+    assert checkpoints_of(run) == [] and not (run/RECORD).exists() and (run/"model.safetensors").exists()
+    with pytest.raises(OutputError, match="holds a run"): fit(run, epochs=1)
+    fit(run, resume=True, epochs=1, save_every=None)
+    assert steps(run) == [8]
+
+
+def test_without_questions_to_score_on_the_last_weights_stay(tmp_path):
+    how = dict(test=None, epochs=1.5)
+    fit(run := tmp_path/"run", **how)
+    hashes, saved = run_hashes(run), steps(run)
+    for after in (None, 4):
+        fit(as_killed(run, tmp_path/str(after), after), resume=True, **how)
+        assert run_hashes(tmp_path/str(after)) == hashes and steps(tmp_path/str(after)) == saved
+
+
+def test_what_is_tuned_after_training_comes_out_the_same(tmp_path):
+    v2 = [from_squad_json(generate_squad(n, names=name, unanswerable=0.4)) for n, name in ((6, "train"), (2, "test"), (3, "test"))]
+    how = dict(train=v2[0], test=v2[1], tune=v2[2], epochs=1, save_every=None)
+    fit(run := tmp_path/"run", **how)
+    again = as_killed(run, tmp_path/"again")
+    for name in ("config.json", "predictions.json"): (again/name).unlink()
+    fit(again, resume=True, **how)
+    for name in ("config.json", "predictions.json"): assert (again/name).read_bytes() == (run/name).read_bytes()
+    finished = fit(again, resume=True, **how)
+    assert json.loads((run/"predictions.json").read_text()) == {p.id: p.text for p in finished.predictions}
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     def none(*_, **__): raise OSError(errno.ENOLCK, "No locks available")
     monkeypatch.setattr(runs.FileLock, "acquire", none)
