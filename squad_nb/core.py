@@ -95,7 +95,7 @@ def check_whole(
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value < 2**31:
         raise SettingError(f"{name} must be a whole number, {low} or more, and not {value!r}")
 
-# %% ../nbs/00_core.ipynb #537461dc
+# %% ../nbs/00_core.ipynb #8e54e86f
 @contextmanager
 def whole_file(
     path: str | Path,  # Where to; folders above it are made
@@ -107,7 +107,7 @@ def whole_file(
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         device = real.exists() and not real.is_file()
-        yield real if device else part
+        yield path if device else part
         if not device: os.replace(part, real)
     except SquadNbError: raise
     except OSError as e: raise OutputError(f"Cannot write {path}: {e.strerror or e}") from e

@@ -448,7 +448,7 @@ def outside_windows(
     def whole(id, answers): return any(a <= s and s + len(t) <= b for t, s in zip(answers["text"], answers["answer_start"]) for a, b in held[id])
     return {id for id, answers in zip(questions["id"], questions["answers"]) if answers["text"] and not whole(id, answers)}
 
-# %% ../nbs/44_report.ipynb #f95381bd
+# %% ../nbs/44_report.ipynb #b32597c8
 def report_run(
     run: str | Path,                   # Folder of a run of either track
     questions: Dataset | None = None,  # The common schema, with accepted answers; None = only what training wrote down
@@ -457,6 +457,7 @@ def report_run(
     **options,                         # As `Predictor.from_pretrained` takes them
 ) -> Report:
     "Ask every checkpoint, and make the page; raises what `score_checkpoints` and `run_record` raise"
+    if not Path(run).is_dir(): raise ModelError(f"There is no folder {run}")
     run, known = Path(run), run_record(run)
     title, histories = f"Report: {run.resolve().name}", {run.resolve().name: known["history"]} if known.get("history") else {}
     trained = f"A model of the {known['track']} track, trained from {Path(known['model']).name} on {known['questions']:,} questions." if {"track", "model", "questions"} <= known.keys() else ""
