@@ -2,19 +2,22 @@
 
 Archives and buckets have such tests in test_publish.py, runs and their checkpoints in those of runs. A file is broken in drawn places:
 either what is left can be used, or a `SquadNbError` names it; there is no third way."""
-import copy, gzip, json, math, os, resource, shutil, subprocess, sys, warnings
+import copy, gzip, json, math, os, re, resource, shutil, subprocess, tempfile, warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from hypothesis import given, strategies as st
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from conftest import cases
-from squad_nb.core import DataError, ModelError, OutputError, SquadNbError, read_json, write_json
+from squad_nb.cli import app
+from squad_nb.core import OutputError, SquadNbError, read_json, whole_file, write_json
 from squad_nb.metrics import read_predictions, squad_metrics
 from squad_nb.sample import generate_squad, tiny_model
-from squad_nb.squad import from_squad_json, is_v2, lint_squad, load_squad, split_by_article, to_squad_json
+from squad_nb.squad import from_squad_json, is_v2, lint_squad, load_squad, to_squad_json
 
 WORLD = generate_squad(2, unanswerable=.3)
 
@@ -70,7 +73,7 @@ def mistaken(draw, data):
     return json.dumps(data).encode()
 
 
-def spoiled(data, size=None):
+def spoiled(data):
     "A JSON file in which anything may be wrong"
     content = json.dumps(data, indent=1).encode()
     return st.one_of(mistaken(data), broken(content))
@@ -218,3 +221,140 @@ def test_questions_in_a_folder(tmp_path):
         spoil(tmp_path/"good", name, data.draw(spoiled(json.loads(content)) if name.endswith("json") else broken(content)), tmp_path/"spoiled")
         either(use_questions, tmp_path/"spoiled")
     broken_folder()
+
+
+# Places that are full, closed or something else
+
+def write_page(path):
+    from squad_nb.views import View, tag
+    View("text", "A page", tag("div", "words " * 20_000)).save(path)
+
+
+def write_table(path):
+    from squad_nb.cli import evaluate
+    evaluate.__wrapped__(path.parents[1]/"answers.json", str(path.parents[1]/"world.json"), path, force=True)
+
+
+def write_plot(path):
+    from matplotlib.figure import Figure
+    with whole_file(path) as part: Figure().savefig(part)
+
+
+def write_rows(folder):
+    from squad_nb.batching import write_features
+    from squad_nb.prompts import prompt_features
+    tok = AutoTokenizer.from_pretrained(tiny_model("tiny-gpt2"))
+    write_features(prompt_features(from_squad_json(WORLD), tok), folder, tok, force=True)
+
+
+WRITERS = {"data.json": lambda path: write_json(path, to_squad_json(from_squad_json(WORLD))), "page.html": write_page, "table.csv": write_table, "plot.png": write_plot, "features": write_rows}
+each_writer = pytest.mark.parametrize("name", WRITERS)
+
+
+@pytest.fixture
+def out(tmp_path):
+    "A folder to write to, beside what is written about"
+    write_json(tmp_path/"world.json", WORLD)
+    write_json(tmp_path/"answers.json", {id: "Elbe " * 200 for id in from_squad_json(WORLD)["id"]})
+    (tmp_path/"out").mkdir()
+    return tmp_path/"out"
+
+
+def everything(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def full(room):
+    "A disk on which no file can grow beyond so many bytes: the system refuses the rest of a write, as when there is no space"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # Python ignores the signal that comes with it
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 700])
+@each_writer
+def test_a_full_disk_leaves_what_was_there(out, name, room):
+    for old in (False, True):
+        if old: WRITERS[name](out/name)
+        before = everything(out)
+        with full(room), pytest.raises(OutputError) as caught: WRITERS[name](out/name)
+        one_line(caught.value, name)
+        assert everything(out) == before and bool(before) == old
+    WRITERS[name](out/name)
+    assert everything(out).keys() == before.keys()
+
+
+@contextmanager
+def somebody():
+    "Someone who may not write everywhere, as root may"
+    if os.geteuid(): yield; return
+    os.seteuid(65534)
+    try: yield
+    finally: os.seteuid(0)
+
+
+@pytest.fixture
+def closed(out):
+    "A folder that can be looked into, and not written to"
+    folder = Path(tempfile.mkdtemp())
+    for path in out.parent.glob("*.json"): shutil.copy(path, folder)
+    (folder/"out").mkdir()
+    for path in (folder, folder/"out"): path.chmod(0o555)
+    yield folder/"out"
+    for path in (folder, folder/"out"): path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@each_writer
+def test_a_closed_folder_is_named(out, closed, name):
+    WRITERS[name](out/name)  # imports what it needs
+    for place in (closed/name, closed/"new"/"folder"/name, closed.parent/"world.json"/"out"/name):
+        before = everything(closed.parent)
+        with somebody(), pytest.raises(OutputError) as caught: WRITERS[name](place) if name != "table.csv" or place.parent == closed else write_plot(place)
+        one_line(caught.value, name)
+        assert everything(closed.parent) == before
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path):
+    (tmp_path/"real.json").write_text("{}")
+    (tmp_path/"link.json").symlink_to("real.json")
+    write_json(tmp_path/"link.json", [1])
+    assert (tmp_path/"link.json").is_symlink() and read_json(tmp_path/"real.json") == [1]
+    for write, name in ((WRITERS["data.json"], "full.json"), (write_page, "full.html"), (write_plot, "full.png")):
+        (tmp_path/name).symlink_to("/dev/full")
+        with pytest.raises(OutputError, match=f"{name}: No space left on device"): write(tmp_path/name)
+    os.mkfifo(tmp_path/"pipe.json")
+    reader = subprocess.Popen(["cat", tmp_path/"pipe.json"], stdout=subprocess.PIPE)
+    write_json(tmp_path/"pipe.json", [2])
+    assert json.loads(reader.communicate(timeout=30)[0]) == [2] and sorted(p.name for p in tmp_path.iterdir()) == ["full.html", "full.json", "full.png", "link.json", "pipe.json", "real.json"]
+
+
+# Every command, with every kind of wrong file in every place
+
+BAD = dict(missing=lambda p: None, empty=lambda p: p.touch(), folder=lambda p: p.mkdir(), cut=lambda p: p.write_text(json.dumps(WORLD)[:-500]), list=lambda p: p.write_text("[]"), number=lambda p: p.write_text("7"),
+           latin=lambda p: p.write_bytes('{"a": "Kraków"}'.encode("latin-1")), half=lambda p: p.write_text('{"a": "\\ud83d"}'), deep=lambda p: p.write_text("["*100_000), zipped=lambda p: p.write_bytes(gzip.compress(b"{}")),
+           device=lambda p: p.symlink_to("/dev/null"), loop=lambda p: p.symlink_to(p), long=lambda p: None)
+COMMANDS = dict(evaluate="evaluate {answers} --data {world}", lint="lint --data {world}", predict="predict --model {model} --data {world} --output {output}", compare="compare {answers} {answers} --data {world}",
+                report="report {run} --data {world} --output {output}", extractive="train extractive --model {model} --data {world} --output {output}", tokenizer="lint --data {world} --model {model}", publish="publish {run} {output}")
+
+
+def command(*words):
+    "What a command says: exit code, standard output, standard error"
+    done = CliRunner().invoke(app, list(map(str, words)), prog_name="squad_nb")
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_every_command_names_a_wrong_file(models, out, kind):
+    bad = out.parent/("x"*300 if kind == "long" else f"wrong-{kind}.json")
+    BAD[kind](bad)
+    good = dict(answers=out.parent/"answers.json", world=out.parent/"world.json", model=models/"reader", run=models/"reader")
+    for name, words in COMMANDS.items():
+        for place in sorted(good.keys() & set(re.findall(r"\{(\w+)\}", words))):
+            code, said, told = command(*words.format(**good | dict(output=out/"result") | {place: bad}).split())
+            lines = told.strip().splitlines()
+            assert code == 1 and lines and lines[-1].startswith("squad_nb: ") and len(lines) <= 2 and "Traceback" not in told, (name, place, told)
+            assert bad.name[:50] in lines[-1] and len(lines[-1]) < 900, (name, place, told)
+            assert everything(out).keys() <= {"result/.lock"}, (name, place)  # of a training that did not come to be
