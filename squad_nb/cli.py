@@ -6,8 +6,8 @@
 __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'TrainData', 'Output', 'EvalData', 'TestArticles',
            'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
            'Schedule', 'Patience', 'Seed', 'Track', 'Project', 'RunName', 'Resume', 'SaveEvery', 'Keep', 'Side', 'Url',
-           'speaks', 'say', 'evaluate', 'lint', 'extractive', 'generative', 'predict', 'compare', 'report', 'publish',
-           'fetch', 'demo', 'main']
+           'speaks', 'say', 'evaluate', 'lint', 'doctor', 'extractive', 'generative', 'predict', 'compare', 'report',
+           'publish', 'fetch', 'demo', 'main']
 
 # %% ../nbs/52_cli.ipynb #6934e0c7
 import functools, json, os, time
@@ -175,6 +175,25 @@ def _tokenizer(model: str):
     _quiet()
     try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model)
     except Exception as e: raise ModelError(f"Cannot load a tokenizer from {model}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e  # tokenizers raises errors of its own
+
+# %% ../nbs/52_cli.ipynb #258a7e59
+@app.command()
+@speaks
+def doctor(
+    model: Annotated[str, typer.Option(help="Folder, hub name, or 'tiny-bert' or 'tiny-gpt2' from the package")],
+    data: Data,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Check with N questions, whole passages")] = None,
+    trained: Annotated[bool, typer.Option(help="Judge its answers too, though it was trained elsewhere")] = False,
+    as_json: AsJson = False,
+):
+    "Check a model, its tokenizer and its data for bugs that do not stop a training run; exit code 1 when a check fails"
+    from squad_nb.squad import take
+    questions = take(_one_split(data), limit, 0, passages=True)
+    _quiet()
+    from squad_nb.doctor import doctor
+    found = doctor(model, data=questions, trained=trained or None, tell=say if as_json else typer.echo)
+    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else f"\n{found.summary}")
+    if not found.ok: raise typer.Exit(1)
 
 # %% ../nbs/52_cli.ipynb #2f50e59a
 def _splits(data: str, eval_data: str | None, test_articles: int, tune_articles: int, limit: int | None, eval_limit: int | None, seed: int, passages: bool):
