@@ -31,7 +31,7 @@ from .prompts import CONTEXT, QUESTION, PromptConfig, prompt_frame
 from .runner import EXPORT, PROGRAM, PlainTokenizer, load_export, open_program
 from .squad import Table
 
-# %% ../nbs/50_export.ipynb #f5e12cc7
+# %% ../nbs/50_export.ipynb #a541c4cd
 @contextmanager
 def _hushed() -> Iterator[None]:
     "Exporters talk to their developers"
@@ -49,9 +49,7 @@ def trace(
     free: list[dict[int, str]], # For each, the names of the dimensions whose size is free
     inputs: list[str], outputs: list[str], # Names
 ):                              # A `torch.onnx.ONNXProgram`
-    "Write down what a module does; raises `ModelError` where ONNX has no words for it, `SettingError` where the packages are missing"
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise SettingError(f"Exporting to ONNX needs {' and '.join(missing)}: pip install 'squad_nb[onnx]'")
+    "Write down what a module does; raises `ModelError` where ONNX has no words for it"
     sizes = tuple(dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for dims in free)
     try:
         with _hushed(), torch.inference_mode(): made = torch.onnx.export(module.eval(), example, dynamo=True, dynamic_shapes=(sizes,), input_names=inputs, output_names=outputs, verbose=False)
@@ -388,7 +386,7 @@ def _readme(made: Exported, config: dict, code: str = "") -> str:
     does = "writes the answer to a question about a passage" if writes else "points at the answer in a passage"
     return _README.format(name=made.folder.resolve().name, kind=kind, type=config.get("model_type"), does=does, how=asks, measured=_measured(made))
 
-# %% ../nbs/50_export.ipynb #b06bf873
+# %% ../nbs/50_export.ipynb #aa09de48
 def _side_by_side(original: Reader | Writer, exported, questions: Dataset | None) -> dict | None:
     "How two models answer the same questions"
     if questions is None: return None
@@ -405,6 +403,8 @@ def _finish(made: Exported, part: Path, original: Reader | Writer, exported, que
 
 def _export_program(model: Path, output: Path, kind: str, questions: Dataset | None, force: bool) -> Exported:
     "As ONNX, of 32 or 8 bits"
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise SettingError(f"Exporting to ONNX needs {' and '.join(missing)}: pip install 'squad_nb[onnx]'")
     with _put_whole(model, output, force) as part:
         original, said, difference = (_writer_parts if _writes(model) else _reader_parts)(model, part)
         if kind == "int8":
