@@ -131,13 +131,15 @@ class TensorBoardTracker(_Tracker, TensorBoardCallback):
     def close(self) -> None:
         if self.tb_writer: self.tb_writer.close()
 
-# %% ../nbs/14_tracking.ipynb #26b01c1d
+# %% ../nbs/14_tracking.ipynb #158fd2d1
 class WandbTracker(_Tracker, WandbCallback):
     "A run in `output/wandb`, sent to its server where there is a key"
-    own = False  # Begun here
+    begun = None  # The run that was begun here last
 
     def setup(self, args, state, model, **kwargs):
-        if state.is_world_process_zero and self._wandb.run is None: self._begin(Path(args.output_dir), state.global_step > 0)
+        if state.is_world_process_zero:
+            self.close()  # what a training that was stopped left open
+            if self._wandb.run is None: self._begin(Path(args.output_dir), state.global_step > 0)
         super().setup(args, state, model, **kwargs)
 
     def _begin(self, output: Path, resumed: bool) -> None:
@@ -146,7 +148,7 @@ class WandbTracker(_Tracker, WandbCallback):
         try: run = self._wandb.init(project=self.project, name=self.name, dir=str(output), mode=mode, id=earlier[-1].name.rpartition("-")[2] if earlier else None,
                                     resume="allow" if mode == "online" else None, settings=self._wandb.Settings(silent=True))
         except self._wandb.Error as e: raise _refused(e) from e
-        self.own = True
+        WandbTracker.begun = run
         if mode == "offline": log.info("wandb keeps the run in %s; to send it: wandb sync %s", output/"wandb", output/"wandb"/f"offline-run-*-{run.id}")
         elif run.url: log.info("wandb shows the run at %s", run.url)
 
@@ -161,7 +163,7 @@ class WandbTracker(_Tracker, WandbCallback):
         self._wandb.log({name: table, "train/global_step": step})
 
     def close(self) -> None:
-        if self.own: self._wandb.finish()
+        if self._wandb.run is not None and self._wandb.run is self.begun: self._wandb.finish()
 
 # %% ../nbs/14_tracking.ipynb #d03e2307
 def follow(

@@ -1,5 +1,5 @@
 "What trackers keep of real runs of both tracks, and that they ask for nothing: TensorBoard's files read back, Weights & Biases offline and without a terminal"
-import json, os, struct, subprocess, sys
+import json, os, shutil, struct, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from squad_nb.cli import app
 from squad_nb.core import SettingError, write_json
-from squad_nb.extractive import ExtractiveConfig, fit_reader
+from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, fit_reader, load_reader, training_arguments
 from squad_nb.generative import fit_writer
 from squad_nb.prompts import PromptConfig
 from squad_nb.publish import gather
@@ -53,15 +53,19 @@ def test_tensorboard_has_the_figures_and_answers_of_every_checkpoint(track, worl
     assert "tensorboard" not in json.dumps(json.loads((tmp_path/"run/run.json").read_text()))
 
 
+def end_early(run):
+    "As if it had been killed in its last epoch"
+    shutil.rmtree(max(run.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2])))
+    (run/"run.json").unlink()
+
+
 def test_a_resumed_run_goes_on_in_the_same_curve(world, tmp_path):
     train, test = world
     how = dict(report_to="tensorboard", project="squad", logging_steps=1)
     FIT["extractive"](train, test, tmp_path/"run", **how)
     before, _ = read(tmp_path/"run/tensorboard/squad/run")
     first, last = sorted(before["eval/f1"])
-    for left in (tmp_path/f"run/checkpoint-{last}").iterdir(): left.unlink()  # as if it had been killed in its last epoch
-    (tmp_path/f"run/checkpoint-{last}").rmdir()
-    (tmp_path/"run/run.json").unlink()
+    end_early(tmp_path/"run")
     FIT["extractive"](train, test, tmp_path/"run", resume=True, **how)
     after, texts = read(tmp_path/"run/tensorboard/squad/run")
     assert {tag: after[tag] for tag in ("train/loss", "eval/loss", "eval/f1", "final/f1")} == {tag: before[tag] for tag in ("train/loss", "eval/loss", "eval/f1", "final/f1")}
@@ -146,6 +150,25 @@ def test_a_key_is_missed_or_refused_in_one_line_before_anything_is_read(key, say
     out, err = capsys.readouterr()
     (line,) = [line for line in err.splitlines() if not line.startswith("wandb: ")]  # its own log may say it too
     assert line.startswith("squad_nb: ") and says in line and "0123456789" not in out + err and not (tmp_path/"run").exists()
+
+
+def test_a_resumed_run_keeps_its_id_and_the_users_own_run_is_used(world, forgetful, tmp_path):
+    import wandb
+    forgetful("WANDB_MODE", "offline")
+    FIT["extractive"](*world, tmp_path/"run", report_to="wandb")
+    end_early(tmp_path/"run")
+    time.sleep(1.1)  # folders are named by the second
+    FIT["extractive"](*world, tmp_path/"run", report_to="wandb", resume=True)
+    ids = [path.name.rpartition("-")[2] for path in tmp_path.glob("run/wandb/offline-run-*")]
+    assert len(ids) == 2 and len(set(ids)) == 1 and wandb.run is None
+    trainer = ExtractiveTrainer(*load_reader("tiny-bert")[:1], training_arguments(tmp_path/"stopped", report_to="wandb", **HOW | dict(epochs=1)), *world, load_reader("tiny-bert")[1], ExtractiveConfig(192, 48))
+    trainer.train()  # and nothing after it, as in a notebook whose training was interrupted
+    left = wandb.run
+    FIT["extractive"](*world, tmp_path/"next", report_to="wandb", epochs=1)
+    assert left.dir.startswith(str(tmp_path/"stopped")) and [*tmp_path.glob("next/wandb/offline-run-*")] and wandb.run is None
+    with wandb.init(project="mine", dir=str(tmp_path), settings=wandb.Settings(silent=True)) as own:
+        FIT["extractive"](*world, tmp_path/"other", report_to="wandb", epochs=1)
+        assert wandb.run is own and "final/f1" in own.summary.keys() and not (tmp_path/"other/wandb").exists()
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
