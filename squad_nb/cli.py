@@ -12,6 +12,7 @@ __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'Train
 # %% ../nbs/52_cli.ipynb #6934e0c7
 import functools, json, os, time
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -216,7 +217,7 @@ TrainData = Annotated[Optional[str], typer.Option(help="SQuAD JSON file, hub nam
 Output = Annotated[Path, typer.Option(help="New folder for the model, its checkpoints, predictions.json and run.json")]
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
 TestArticles = Annotated[int, typer.Option(min=0, help="Hold the last N articles of --data out and score on them")]
-TuneArticles = Annotated[int, typer.Option(min=0, help="Hold N more articles out to tune the no-answer threshold on")]
+TuneArticles = Annotated[int, typer.Option(min=0, help="Hold N more articles out to fit the temperature of probabilities on, and the no-answer threshold")]
 Limit = Annotated[Optional[int], typer.Option(min=1, help="Train on N questions, drawn with --seed; for a model that writes, whole passages")]
 EvalLimit = Annotated[Optional[int], typer.Option(min=1, help="Score on N questions, whole passages, the same for every --seed")]
 Epochs = Annotated[Optional[float], typer.Option(min=0, help="[default: 2]")]
@@ -281,7 +282,7 @@ def extractive(
 @train_app.command()
 @speaks
 def generative(
-    model: Model = None, data: TrainData = None, output: Output = Path("runs/generative"), eval_data: EvalData = None, test_articles: TestArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
+    model: Model = None, data: TrainData = None, output: Output = Path("runs/generative"), eval_data: EvalData = None, test_articles: TestArticles = 0, tune_articles: TuneArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
     recipe: Annotated[Optional[str], typer.Option(help="gpt2-squad: the published recipe to the letter")] = None,
     mask_mode: Annotated[Optional[str], typer.Option(help="causal, or prefix: question and passage are read both ways  [default: causal]")] = None,
     layout: Annotated[Optional[str], typer.Option(help="question_first, or context_first: the questions of a passage share it, several times faster  [default: question_first]")] = None,
@@ -301,9 +302,9 @@ def generative(
     config = replace(chosen.pop("config", PromptConfig()), **_given(layout=layout, max_context_length=max_context_length, stride=stride))
     _quiet()
     tracking = tracking_settings(track, project, run_name)
-    train, test, _ = _splits(chosen.pop("data"), eval_data, test_articles, 0, limit, eval_limit, seed, passages=True)
+    train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=True)
     _announce(train, test)
-    trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience, save_every=save_every, save_total_limit=keep,
+    trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience, tune=tune, save_every=save_every, save_total_limit=keep,
                          precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
@@ -311,7 +312,7 @@ def generative(
 @app.command()
 @speaks
 def predict(
-    model: Annotated[str, typer.Option(help="Folder of a trained model")],
+    model: Annotated[str, typer.Option(help="Folder of a trained model, or hub name of one that answers questions")],
     data: Annotated[Optional[str], typer.Option(help="Answer these questions: SQuAD JSON file, hub name or 'sample'")] = None,
     output: Annotated[Path, typer.Option(help="New JSON file {id: text}")] = Path("predictions.json"),
     question: Annotated[Optional[str], typer.Option(help="Answer one question; needs --context")] = None,
@@ -339,7 +340,8 @@ def predict(
     reader = Predictor.from_pretrained(model, **options)
     answers = reader.answer(question, context, top_k)
     for p in [answers] if top_k == 1 else answers:
-        typer.echo(json.dumps({k: v for k, v in p.to_dict().items() if k not in ("id", "candidates")}, ensure_ascii=False) if as_json else p.text or "(no answer)")
+        said = dict(text=p.text, score=p.score if isfinite(p.score) else None, probability=p.probability, start=p.start, end=p.end)  # JSON has no infinity
+        typer.echo(json.dumps(said, ensure_ascii=False) if as_json else p.text or "(no answer)")
 
 # %% ../nbs/52_cli.ipynb #57c42b14
 Side = Annotated[Path, typer.Argument(help="Folder of a run or model, or JSON file {id: text}")]
