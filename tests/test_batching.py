@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
+from conftest import cases
 from squad_nb import batching
 from squad_nb.batching import PromptCollator, config_fingerprint, feature_statistics, pack_shared, read_features, write_features
 from squad_nb.core import DataError, ModelError, OutputError, SettingError
@@ -45,7 +46,7 @@ def unpack(pack):
         yield id, [[pack[name][i] for i in mine] for name in ("input_ids", "segments", "labels_mask")], [pack["labels"][i] for i in own]
 
 
-@settings(max_examples=150, deadline=None)
+@cases(150)
 @given(prompts(), st.integers(17, 40), st.integers(1, 4))
 def test_packs_hold_every_row_once(rows, max_length, max_branches):
     packs, seen = pack_shared(Dataset.from_list(rows), max_length, max_branches), []
@@ -76,7 +77,7 @@ def test_what_cannot_be_packed():
     assert bare.column_names == ["input_ids", "segments", "branches", "example_ids"] and bare[0]["branches"] == [0, 0, 1, 1, 2, 2]
 
 
-@settings(max_examples=100, deadline=None)
+@cases(100)
 @given(prompts(), st.sampled_from(["left", "right"]), st.sampled_from(["causal", "prefix"]), st.integers(1, 8), st.booleans())
 def test_a_batch_is_its_rows(rows, side, mask_mode, multiple, packed):
     "Each cell of mask, positions and labels, found from the rows one by one"

@@ -1,7 +1,8 @@
 "Every question gets exactly one kind, and the kind says what it is defined to say: random spans, and the real data"
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
+from conftest import cases
 from squad_nb.core import Prediction
 from squad_nb.kinds import ERROR_KINDS, error_kind, error_kinds, loose_answer, sentence_starts
 from squad_nb.metrics import exact_match, read_predictions
@@ -17,7 +18,7 @@ def overlap(a, b): return min(a[1], b[1]) > max(a[0], b[0])
 def sentences(a, b): return {i for i, start in enumerate(sentence_starts(PASSAGE)) if start < b and a < ([*sentence_starts(PASSAGE), len(PASSAGE)][i + 1])}
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(st.lists(spans, max_size=3), spans)
 def test_a_span_has_the_kind_of_its_place(golds, place):
     text = PASSAGE[slice(*place)]
@@ -35,7 +36,7 @@ def test_a_span_has_the_kind_of_its_place(golds, place):
     if not over: assert (kind == "right sentence") == any(sentences(*place) & sentences(*gold) for gold in golds)
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(st.lists(st.tuples(st.lists(spans, max_size=2), st.one_of(st.none(), st.just(""), st.text(max_size=12), spans.map(lambda s: PASSAGE[slice(*s)])), st.booleans()), min_size=1, max_size=6))
 def test_every_question_has_exactly_one_kind(drawn):
     rows = [row(golds, f"q{i}") for i, (golds, _, _) in enumerate(drawn)] + [row([(4, 7)], "sure")]

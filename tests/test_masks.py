@@ -2,9 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from transformers import AutoModelForCausalLM, BertConfig, DynamicCache, GPT2Config, LlamaConfig, MambaConfig, MptConfig, OPTConfig, Qwen2Config, T5Config, T5ForConditionalGeneration
 
+from conftest import cases
 from squad_nb.core import DataError, ModelError, SettingError
 from squad_nb.masks import MASK_MODES, PLACES, additive_mask, attention_mask, check_attention, check_sharing, position_ids
 
@@ -63,7 +64,7 @@ def rows(draw, branched=True):
     return segments, branches, layout
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(rows(), st.sampled_from(MASK_MODES))
 def test_every_cell_is_the_tables(row, mask_mode):
     segments, branches, layout = row
@@ -74,7 +75,7 @@ def test_every_cell_is_the_tables(row, mask_mode):
     assert attention_mask(batch[0], mask_mode, layout, batch[1]).tolist() == [expected, expected]
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(rows())
 def test_positions_are_those_of_the_branch_alone(row):
     segments, branches, _ = row
@@ -85,7 +86,7 @@ def test_positions_are_those_of_the_branch_alone(row):
     assert all(p == 0 for p, s in zip(positions, segments) if s < 0)
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(rows(), st.sampled_from(MASK_MODES))
 def test_masks_are_transitive_and_no_row_is_empty(row, mask_mode):
     segments, branches, layout = row

@@ -3,8 +3,9 @@ import json, os, subprocess, sys, time
 
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
+from conftest import cases
 from squad_nb.core import Candidate, Prediction, write_json
 from squad_nb.kinds import ERROR_KINDS, error_kinds
 from squad_nb.metrics import squad_metrics
@@ -45,7 +46,7 @@ def test_data_comes_back_and_closes_nothing(data):
     element.encode()
 
 
-@settings(max_examples=50, deadline=None)
+@cases(50)
 @given(any_text.filter(str.strip), any_text, any_text, any_text)
 def test_any_text_makes_a_page(context, question, said, title):
     questions = rows([(question, context[:3])], context, title) if context[:3].strip() else rows()

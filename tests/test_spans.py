@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
+from conftest import cases
 from squad_nb import metrics, sample, spans, squad, windows
 from squad_nb.core import Candidate, DataError, ModelError, Prediction
 
@@ -45,7 +46,7 @@ def batches(draw):
     return (*(torch.tensor(draw(grid(logit)), dtype=torch.float32) for _ in range(2)), torch.tensor(draw(grid(st.booleans()))), draw(st.integers(1, 8)), draw(st.integers(1, 16)))
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(batches())
 def test_top_spans_is_brute_force(batch):
     start, end, inside, k, longest = batch
@@ -60,7 +61,7 @@ def test_top_spans_is_brute_force(batch):
     assert torch.equal(top.null_scores, start[:, 0] + end[:, 0])
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 12), st.sampled_from([1e-7, 1., 1e4, 1e30]))
 def test_best_span_is_brute_force_where_sums_round(seed, n, longest, scale):
     rng = np.random.default_rng(seed)
@@ -100,7 +101,7 @@ def words_dataset(contexts):
     return Dataset.from_list([dict(id=f"q{i}", title="", context=c, question="?", answers=dict(text=[], answer_start=[])) for i, c in enumerate(contexts)], features=squad.SCHEMA)
 
 
-@settings(max_examples=100, deadline=None)
+@cases(100)
 @given(st.data())
 def test_merging_is_brute_force(data):
     "Windows of words, in any order, against sorting all spans of all windows"

@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
+from conftest import cases
 from squad_nb.core import Candidate, Prediction
 from squad_nb.views import REASONS, View, attention_reasons, labels_view, mask_view, prediction_view, quoted, shown, tag, views_page, window_stories, windows_view
 
@@ -111,7 +112,7 @@ def test_titles_come_back(title, text):
     assert parsed.of("sqv-title") == [shown(title)] and parsed.of("said") == [shown(text)]
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(any_text, any_text, st.integers(0, 30), st.integers(1, 10))
 def test_windows_show_the_passage(context, question, start, size):
     n = len(words(context))
@@ -121,7 +122,7 @@ def test_windows_show_the_passage(context, question, start, size):
     assert parsed.of("sqv-ask")[0].startswith(shown(question)) if question else not parsed.of("sqv-ask")
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(any_text, any_text, any_text, st.integers(0, 30))
 def test_predictions_show_the_passage_and_the_answer(context, answer, accepted, start):
     candidates = [Candidate(answer, 1., .5), Candidate(context[start:start + 3], .5, None, start, start + 3, 0)]
@@ -129,7 +130,7 @@ def test_predictions_show_the_passage_and_the_answer(context, answer, accepted, 
     assert shown(context) in check_markup(view).of("sqv-text")
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(st.lists(any_text, min_size=11, max_size=11))
 def test_tokens_come_back(tokens):
     def line(text): return shown(text).replace("\n", "⏎").replace("\t", "⇥") or " "
@@ -172,7 +173,7 @@ def rows(draw):
     return [s for s, _ in made], [b for _, b in made], layout
 
 
-@settings(max_examples=150, deadline=None)
+@cases(150)
 @given(rows(), st.sampled_from(["causal", "prefix"]))
 def test_the_reasons_are_the_masks(row, mask_mode):
     from squad_nb.masks import attention_mask
@@ -181,7 +182,7 @@ def test_the_reasons_are_the_masks(row, mask_mode):
     assert (ruled(segments, mask_mode, layout, branches) == attention_mask(segments, mask_mode, layout, branches).numpy()).all()
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))
 def test_stories_are_the_decoders(size, longest, seed):
     import torch
