@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, DataCollatorForLanguageModeling, DistilBertConfig, GPT2Config, LlamaConfig,
                           MistralConfig, PreTrainedTokenizerFast, RobertaConfig)
+from typer.testing import CliRunner
 
+from squad_nb.cli import app
 from squad_nb.core import DataError, ModelError, SettingError
-from squad_nb.doctor import CHECKS, HARD, ROWS, Case, Check, Diagnosis, carry_out, doctor, longest_run, spelled
+from squad_nb.doctor import CHECKS, HARD, ROWS, Case, Check, Diagnosis, doctor, longest_run, spelled
 from squad_nb.extractive import ExtractiveConfig
 from squad_nb.generate import generate_answers, save_settings
 from squad_nb.prompts import PromptConfig
 from squad_nb.sample import tiny_model
-from squad_nb.squad import SCHEMA, load_squad
-from datasets import Dataset
+from squad_nb.squad import SCHEMA, lint_squad, load_squad
 
 questions = load_squad("sample", split="validation")
 few = questions.filter(lambda context: len(context) < 900, input_columns="context").select(range(8))
@@ -40,7 +42,9 @@ def trained_tokenizer(kind):
     backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1500, special_tokens=special, initial_alphabet=alphabet, show_progress=False))
     if kind == "roberta": backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True)
     else: backend.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **names)
+    made = json.loads(backend.to_str())
+    made["added_tokens"] = [t for t in made["added_tokens"] if not t["content"].startswith("<0x")]  # bytes are pieces like others
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(made)), model_input_names=["input_ids", "attention_mask"], **names)
 
 
 SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
@@ -68,13 +72,12 @@ def stock(family):
 
 
 @pytest.fixture(scope="module")
-def families(): return {name: stock(name) for name in FAMILIES if name != "mistral"}
+def families(): return {name: stock(name) for name in READERS + WRITERS}
 
 
 
 def pointable(f, rows):
     "Questions whose answers this tokenizer can point at"
-    from squad_nb.squad import lint_squad
     wrong = {row["id"] for row in lint_squad(rows, f.tokenizer, max_answer_length=1000) if row["kind"] in ("inside_token", "no_exact_answer")} if f.family in READERS else set()
     return rows.filter(lambda id: id not in wrong, input_columns="id")
 
@@ -165,6 +168,14 @@ def moved_offsets(made):
     return made
 
 
+def without_digits(f):
+    tokenizer = copy.deepcopy(f.tokenizer)
+    backend = tokenizer.backend_tokenizer
+    drop = normalizers.Replace(Regex("[0-9]"), "")
+    backend.normalizer = normalizers.Sequence([drop, backend.normalizer]) if backend.normalizer else drop
+    return dict(tokenizer=tokenizer)
+
+
 def displaced(by): return dict(data=questions.select(range(12)).map(lambda row: dict(answers=dict(text=row["answers"]["text"], answer_start=[a + by for a in row["answers"]["answer_start"]]))))
 
 
@@ -232,6 +243,7 @@ BUGS = {
     "white space tidied before tokenizing": ("offsets_round_trip", BOTH, lambda f: other_calls(f, before=lambda text: " ".join(text.split()))),
     "offsets one character off": ("offsets_round_trip", BOTH, lambda f: other_calls(f, after=moved_offsets)),
     "a stride that is a gap": ("every_character_covered", READERS, gapped),
+    "digits dropped by the tokenizer": ("every_character_covered", BOTH, without_digits),
     "answers one character late": ("answers_reachable", BOTH, lambda f: displaced(1)),
     "answers one character early": ("answers_reachable", BOTH, lambda f: displaced(-1)),
     "labels one character early": ("labels_decode_to_gold", READERS, lambda f: displaced(-1)),
@@ -259,6 +271,8 @@ BUGS = {
     "a layer that is not saved": ("saved_equals_loaded", BOTH, lambda f: hooked(f, lambda out: out*torch.linspace(.5, 1.5, out.shape[1])[None, :, None])),
     "a prefix model asked causally": ("evaluation_uses_training_mask", WRITERS, lambda f: dict(mask_mode="prefix", answer=other_mask(f))),
     "other prompts in evaluation": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, "Question: {question} Context: {context} answer:"))),
+    "a cue left out in evaluation": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, "Context: {context} Question: {question}"))),
+    "another model asked": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(SimpleNamespace(model=copy.deepcopy(f.model), tokenizer=f.tokenizer)))),
     "dropout in evaluation": ("same_answers_twice", BOTH, lambda f: hooked(f, lambda out: F.dropout(out, 0.2))),
     "answers drawn by chance": ("same_answers_twice", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, do_sample=True))),
     "a threshold that nothing reaches": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, **TUNED | dict(null_threshold=1e9)), trained=True)),
@@ -277,3 +291,165 @@ def test_a_planted_bug_is_caught_by_its_check(families, bug, family):
 
 
 def test_every_check_has_its_bug(): assert {name for name, *_ in BUGS.values()} == {*CHECKS}
+
+
+def state(model, tokenizer):
+    "All that a check might leave changed"
+    backend = tokenizer.backend_tokenizer
+    writes = model.can_generate()
+    return dict(generation=model.generation_config.to_dict() if writes else None, weights={k: v.clone() for k, v in model.state_dict().items()}, config=model.config.to_dict(), modes=[m.training for m in model.modules()], learns=[p.requires_grad for p in model.parameters()],
+                grads=[p.grad for p in model.parameters()], hooks=sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()), limits=(backend.truncation, backend.padding),
+                tokenizer=(backend.to_str(), tokenizer.truncation_side, tokenizer.padding_side), random=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state())
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor): return torch.equal(a, b)
+    if isinstance(a, np.ndarray): return np.array_equal(a, b)
+    if isinstance(a, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_nothing_is_changed(families, family, tmp_path, monkeypatch):
+    "Weights, config, modes, gradients, hooks, tokenizer and random numbers; and no file is left"
+    f = families[family]
+    model, tokenizer = copy.deepcopy(f.model).train(), copy.deepcopy(f.tokenizer)
+    list(model.parameters())[3].requires_grad = False
+    next(model.children()).eval()
+    tokenizer.backend_tokenizer.enable_truncation(100); tokenizer.backend_tokenizer.enable_padding(length=100)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    random.seed(1); np.random.seed(2); torch.manual_seed(3)
+    before = state(model, tokenizer)
+    assert doctor(model, tokenizer, few, ROOM(f)).ok
+    after = state(model, tokenizer)
+    assert [k for k in before if not same(before[k], after[k])] == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_function_is_asked_in_the_mode_that_the_model_came_in(families):
+    "A model left in training mode is caught, and put in evaluation mode only for what the doctor computes himself"
+    f = copy.copy(families["gpt2"])
+    f.model = copy.deepcopy(f.model)
+    f.model.lm_head.register_forward_hook(lambda module, args, out: F.dropout(out, 0.3, training=module.training))
+    assert doctor(f.model.eval(), f.tokenizer, few, answer=plain_generate(f), only=["same_answers_twice"]).ok
+    assert not doctor(f.model.train(), f.tokenizer, few, answer=plain_generate(f), only=["same_answers_twice"]).ok
+
+
+def squad_row(context, question, text, start=None, id="1"):
+    answers = dict(text=[text], answer_start=[context.index(text) if start is None else start]) if text is not None else dict(text=[], answer_start=[])
+    return dict(id=id, title="", context=context, question=question, answers=answers)
+
+
+TEXT = ["offsets_round_trip", "every_character_covered", "labels_decode_to_gold", "answers_reachable"]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("context,text", [("She lived in Kraków’s Old Town.", "Kraków"), ("東京は日本の首都です。", "日本"), ("Moons: 🙂🙃 and 🙂.", "🙂🙃"), ("a\u0301e\u0301 ﬁne ½ — “x”", "ﬁne"), ("one", "one")])
+def test_one_question_of_any_characters(families, family, context, text):
+    f = families[family]
+    found = doctor(f.model, f.tokenizer, Dataset.from_list([squad_row(context, "What is it, then?", text)], features=SCHEMA), ROOM(f), only=TEXT)
+    failed = {c.name for c in found.checks if c.status == "fail"}
+    assert failed <= ({"labels_decode_to_gold"} if f.tokenizer.unk_token_id is not None and f.tokenizer.unk_token_id in f.tokenizer(text)["input_ids"] else set()), found
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_data_without_answers(families, family):
+    f = families[family]
+    rows = Dataset.from_list([squad_row("The sea is wide.", f"Who swam it {i}?", None, id=str(i)) for i in range(3)], features=SCHEMA)
+    found = doctor(f.model, f.tokenizer, rows, ROOM(f))
+    assert found.ok and found["answers_reachable"].status == "skip", found
+
+
+def test_a_sliding_window_is_no_dropped_mask():
+    "Who may see a token, may see it through others; and what cannot be asked is said"
+    f = stock("mistral")
+    found = doctor(f.model, f.tokenizer, few, ROOM(f))
+    assert {c.name for c in found.checks if c.status == "fail"} == {"evaluation_uses_training_mask", "same_answers_twice"} and "sliding window" in found["same_answers_twice"].why, found
+
+
+def test_a_prompt_that_is_learned_is_a_warning(families):
+    found = doctor(families["gpt2"].model, families["gpt2"].tokenizer, few, batches=stock_prompts(families["gpt2"], few, learn_prompt=True), only=["labels_decode_to_gold", "one_label_shift"])
+    assert found["labels_decode_to_gold"].status == "warn" and "more than the answer" in found["labels_decode_to_gold"].why and found["one_label_shift"].status == "pass"
+
+
+def test_packed_batches_that_are_kept_apart_pass(families):
+    for family in WRITERS:
+        given = packed(families[family])
+        found = doctor(families[family].model, families[family].tokenizer, given["data"], batches=given["batches"], only=["packed_equals_unpacked", "one_label_shift", "attention_mask_honoured"])
+        assert {c.status for c in found.checks} == {"pass"}, found
+
+
+def test_only_so_many_rows_are_looked_at(families):
+    "Of many batches the first, and then nothing is said of windows that may stand in others"
+    f = families["bert"]
+    batch = {k: v[:16] for k, v in stock_windows(f, few)[0].items()}
+    drawn = []
+    def batches():
+        for i in range(100): drawn.append(i); yield batch
+    found = doctor(f.model, f.tokenizer, few, ROOM(f), batches=batches(), only=["every_character_covered", "padding_invariance"])
+    assert len(drawn) == ROWS//16 + 1 and found["every_character_covered"].status == "skip" and found["padding_invariance"].status == "pass"
+
+
+def test_what_a_model_raises_is_its_finding(families):
+    f = families["bert"]
+    def broken(input_ids, kwargs): raise IndexError("index out of range in self")
+    found = doctor(patched(f, broken)["model"], f.tokenizer, few, ROOM(f))
+    assert found["padding_invariance"].why == "IndexError: index out of range in self" and found["offsets_round_trip"].status == "pass" and not found.ok
+
+
+@pytest.mark.parametrize("given,kind,words", [
+    (dict(data=few.select([])), DataError, "no questions"), (dict(tokenizer=None), SettingError, "needs its tokenizer"), (dict(only=["nothing"]), SettingError, "no check nothing"),
+    (dict(config=PromptConfig()), SettingError, "not for a model that points"), (dict(loss=lambda model, batch: 0), SettingError, "belongs to batches"), (dict(model="no/such-model", tokenizer=None), ModelError, "no/such-model")])
+def test_what_cannot_be_checked_is_said(families, given, kind, words):
+    f = families["bert"]
+    with pytest.raises(kind, match=words): doctor(**dict(model=f.model, tokenizer=f.tokenizer, data=few) | given)
+
+
+def test_batches_that_cannot_be_read_are_findings(families):
+    f = families["bert"]
+    used_up = iter([])
+    assert "used up" in doctor(f.model, f.tokenizer, few, batches=used_up, only=["labels_decode_to_gold"]).checks[0].why
+    unlabelled = [{k: v for k, v in b.items() if "positions" not in k} for b in stock_windows(f, few)]
+    assert "they need labels" in doctor(f.model, f.tokenizer, few, batches=unlabelled, only=["labels_decode_to_gold"]).checks[0].why
+    others = questions.filter(lambda context: len(context) > 1000, input_columns="context")
+    assert "give the questions that the batches were made of" in doctor(f.model, f.tokenizer, others, batches=stock_windows(f, few), only=["labels_decode_to_gold"]).checks[0].why
+
+
+@pytest.mark.parametrize("family,room", [("bert", 64), ("gpt2", 192)])
+def test_a_model_of_few_positions_is_checked_within_them(family, room):
+    f = stock(family)
+    config = FAMILIES[family](len(f.tokenizer))
+    config.max_position_embeddings = room
+    model = type(f.model)(config).eval()
+    f.tokenizer.model_max_length = room
+    found = doctor(model, f.tokenizer, few)
+    assert {c.name for c in found.checks if c.status == "fail"} <= {"answers_reachable"}, found
+
+
+def test_tables_escape_and_keep_their_order(families):
+    bad = Diagnosis("<img src=x onerror=alert(1)>", "extractive", 3, [Check("fail", "it says <script>alert(2)</script>\x1b[31m", "do <b>this</b>", dict(n=1), "one_label_shift"), Check("pass", "fine", name="same_answers_twice")])
+    page = bad._repr_html_()
+    assert "<img" not in page and "<script>alert" not in page and "<b>" not in page and "&lt;script&gt;" in page
+    assert "\x1b" not in repr(bad) and repr(bad).splitlines()[1].startswith("FAIL  one label shift") and bad.counts == {"fail": 1, "pass": 1}
+    assert json.loads(json.dumps(bad.to_dict()))["checks"][0]["figures"] == {"n": 1} and not bad.ok
+
+
+def test_small_parts():
+    assert longest_run(np.array([1, 2, 3, 9, 2, 3, 4, 5]), np.array([2, 3, 4, 5])) == (0, 4) and longest_run(np.array([7]), np.array([1])) == (0, 0)
+    assert spelled(" Kraków’s\tﬁne STRASSE ") == spelled("krakow’s fine straße") and spelled(HARD)
+
+
+def test_the_command_in_a_process(tmp_path):
+    "A folder with its own settings; a name that is none is one line; no file is left"
+    def squad_nb(*words): return subprocess.run([sys.executable, "-m", "squad_nb", "doctor", *map(str, words)], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    f = stock("gpt2")
+    save_settings(f.model, PromptConfig(layout="context_first"), "prefix")
+    f.model.save_pretrained(tmp_path/"writer"); f.tokenizer.save_pretrained(tmp_path/"writer")
+    done = squad_nb("--model", tmp_path/"writer", "--data", "sample", "--limit", 12, "--json")
+    found = json.loads(done.stdout)
+    assert "Traceback" not in done.stderr and found["track"] == "generative" and found["questions"] == 12 and len(found["checks"]) == 14 and done.stderr.count("\npass") + done.stderr.startswith("pass") == found["counts"]["pass"]
+    assert done.returncode == (not found["ok"]) and {c["name"] for c in found["checks"] if c["status"] == "fail"} <= {"end_of_text_learned", "no_answer_threshold_sane"}, done.stdout  # it is said to be trained, and is not
+    wrong = CliRunner().invoke(app, ["doctor", "--model", str(tmp_path/"none"), "--data", "sample"])
+    assert wrong.exit_code == 1 and wrong.stdout == "" and len(wrong.stderr.strip().splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["writer"]
