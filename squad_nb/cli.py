@@ -7,9 +7,9 @@ __all__ = ['app', 'train_app', 'Data', 'Model', 'AsJson', 'Force', 'Csv', 'Train
            'TuneArticles', 'Limit', 'EvalLimit', 'Epochs', 'Rate', 'BatchSize', 'Accumulate', 'Stride', 'Precision',
            'Schedule', 'Patience', 'Seed', 'Track', 'Project', 'RunName', 'Resume', 'SaveEvery', 'Keep', 'Side', 'Url',
            'speaks', 'say', 'evaluate', 'lint', 'doctor', 'extractive', 'generative', 'predict', 'compare', 'report',
-           'publish', 'fetch', 'demo', 'main']
+           'export', 'publish', 'fetch', 'demo', 'main']
 
-# %% ../nbs/52_cli.ipynb #6934e0c7
+# %% ../nbs/52_cli.ipynb #6e7eadfa
 import functools, json, os, time
 from dataclasses import replace
 from math import isfinite
@@ -177,7 +177,7 @@ def _tokenizer(model: str):
     try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model)
     except Exception as e: raise ModelError(f"Cannot load a tokenizer from {model}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e  # tokenizers raises errors of its own
 
-# %% ../nbs/52_cli.ipynb #258a7e59
+# %% ../nbs/52_cli.ipynb #baacef96
 @app.command()
 @speaks
 def doctor(
@@ -212,7 +212,7 @@ def _given(**options) -> dict:
     "Those that were said"
     return {k: v for k, v in options.items() if v is not None}
 
-# %% ../nbs/52_cli.ipynb #8a6c2d57
+# %% ../nbs/52_cli.ipynb #12cb4dc7
 TrainData = Annotated[Optional[str], typer.Option(help="SQuAD JSON file, hub name or 'sample'")]
 Output = Annotated[Path, typer.Option(help="New folder for the model, its checkpoints, predictions.json and run.json")]
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
@@ -278,7 +278,7 @@ def extractive(
     trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #b4779c3b
+# %% ../nbs/52_cli.ipynb #882027a3
 @train_app.command()
 @speaks
 def generative(
@@ -308,11 +308,20 @@ def generative(
                          precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #8db21e31
+# %% ../nbs/52_cli.ipynb #67013e09
+def _answering(model: str, verbatim: bool):
+    "A trained model, or an exported one"
+    from squad_nb.runner import PROGRAM, load_export
+    if not (Path(model)/PROGRAM).exists():
+        from squad_nb.predictor import Predictor
+        return Predictor.from_pretrained(model, **dict(verbatim=True) if verbatim else {})
+    if verbatim: raise SettingError(f"{model} is exported, and an exported model is not held to the passage: leave --verbatim off, or ask the model it was made of")
+    return load_export(model)
+
 @app.command()
 @speaks
 def predict(
-    model: Annotated[str, typer.Option(help="Folder of a trained model, or hub name of one that answers questions")],
+    model: Annotated[str, typer.Option(help="Folder of a trained or exported model, or hub name of one that answers questions")],
     data: Annotated[Optional[str], typer.Option(help="Answer these questions: SQuAD JSON file, hub name or 'sample'")] = None,
     output: Annotated[Path, typer.Option(help="New JSON file {id: text}")] = Path("predictions.json"),
     question: Annotated[Optional[str], typer.Option(help="Answer one question; needs --context")] = None,
@@ -328,17 +337,14 @@ def predict(
     if data: _free(output, force)
     _quiet()
     from squad_nb.devices import share_out
-    from squad_nb.predictor import Predictor
-    options = dict(verbatim=True) if verbatim else {}
     if data:
-        said = {p.id: p.text for part in share_out(_one_split(data), lambda mine: Predictor.from_pretrained(model, **options).predict(mine)) for p in part}
+        said = {p.id: p.text for part in share_out(_one_split(data), lambda mine: _answering(model, verbatim).predict(mine)) for p in part}
         if _first():
             write_json(output, said)
             say(f"{len(said)} answers in {output}")
         return
     if not _first(): return
-    reader = Predictor.from_pretrained(model, **options)
-    answers = reader.answer(question, context, top_k)
+    answers = _answering(model, verbatim).answer(question, context, top_k)
     for p in [answers] if top_k == 1 else answers:
         said = dict(text=p.text, score=p.score if isfinite(p.score) else None, probability=p.probability, start=p.start, end=p.end)  # JSON has no infinity
         typer.echo(json.dumps(said, ensure_ascii=False) if as_json else p.text or "(no answer)")
@@ -391,6 +397,25 @@ def report(
     else:
         for side in made.sides: typer.echo(f"{side['name']}: EM {side['scores']['exact_match']:.2f}, F1 {side['scores']['f1']:.2f}")
         typer.echo(f"The report is {output}")
+
+# %% ../nbs/52_cli.ipynb #65f444fc
+@app.command()
+@speaks
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model, or of an adapter of one that writes")],
+    output: Annotated[Path, typer.Option(help="New folder, complete on its own")],
+    format: Annotated[str, typer.Option(help="onnx; int8, an ONNX program with 8-bit weights; safetensors, for a model that writes")] = "onnx",
+    data: Annotated[Optional[str], typer.Option(help="Score the original and the exported model on these: SQuAD JSON file, hub name or 'sample'")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+):
+    "Make a folder that answers without torch, or one that stock transformers loads"
+    _quiet()
+    from squad_nb.export import export_model
+    made = export_model(model, output, format, _one_split(data) if data else None, force)
+    typer.echo(json.dumps(made.to_dict()) if as_json else repr(made.table()))
+    if made.scores: say(f"{made.scores['different']} of {made.scores['questions']} questions are answered differently")
+    say(f"How to ask it stands in {output/'README.md'}")
 
 # %% ../nbs/52_cli.ipynb #e87cc96c
 Url = Annotated[str, typer.Argument(metavar="URL", help="A folder, a .zip, s3://bucket/prefix, hf://user/model, or another store of fsspec")]
