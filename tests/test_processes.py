@@ -129,7 +129,7 @@ def test_fsdp_leaves_what_one_process_leaves(world, alone, tmp_path):
     "The given configuration; accelerate would not shard without a GPU, so the processes say that they have some"
     config = yaml.safe_load((root/"configs/fsdp.yaml").read_text())
     assert load_config_from_file(str(root/"configs/fsdp.yaml")).fsdp_config == config["fsdp_config"]
-    assert (root/"configs/fsdp.yaml").read_text() in (root/"nbs/devices.md").read_text()
+    assert (root/"configs/fsdp.yaml").read_text() in (root/"nbs/many_devices.md").read_text()
     again = ["--model", str(alone["generative"][0]), "--generate", "1"]  # after the epoch one process has an answer to write, and the other none
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()): assert not app(train("generative", world, tmp_path/"alone", 24, *again), standalone_mode=False)
     done = launch(root/"tests/several.py", "fsdp", json.dumps([train("extractive", world, tmp_path/"extractive", 8), train("generative", world, tmp_path/"generative", 12, *again)]),
