@@ -26,7 +26,7 @@ from .squad import Table
 # %% ../nbs/51_publish.ipynb #ca9a045f
 MANIFEST, CARD, FORMAT = "squad_nb_manifest.json", "README.md", 1
 SENT = """config.json generation_config.json model.safetensors model-*.safetensors model.safetensors.index.json adapter_config.json adapter_model.safetensors
-    tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt *.model chat_template.jinja
+    model.onnx model.onnx.data tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt *.model chat_template.jinja
     run.json predictions.json README.md LICENSE*""".split()
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 WITHHELD = "checkpoint-* optimizer* scheduler* trainer_state.json rng_state* events.out.* plan.json checkpoint.json .lock".split() # Named in the reasons
@@ -77,12 +77,12 @@ def check_model(
     folder: str | Path,   # Where the files are
     names: Iterable[str], # Of its files
 ) -> None:
-    "Raises `ModelError` unless they are a configuration, a tokenizer and whole weights as safetensors"
+    "Raises `ModelError` unless they are a configuration, a tokenizer and weights: whole ones as safetensors, or an exported program"
     from safetensors import SafetensorError, safe_open
     folder, names = Path(folder), {*names}
     if not names & {"config.json", "adapter_config.json"}: raise ModelError(f"{folder} is not a model's folder: it has no config.json")
     if "model.safetensors.index.json" in names: weights = {*read_json(folder/"model.safetensors.index.json").get("weight_map", {}).values()}
-    else: weights = {"model.safetensors", "adapter_model.safetensors"} & names
+    else: weights = {"model.safetensors", "adapter_model.safetensors", "model.onnx"} & names
     if not weights: raise ModelError(f"{folder} has no model.safetensors" + (": its weights are a pickle; load them and save them with save_pretrained" if any(folder.glob("*.bin")) else ""))
     if missing := sorted(weights - names): raise ModelError(f"{folder} lacks the weights {missing[0]}")
     if not any(re.match(r"tokenizer\.json|vocab\.|.*\.model$", name) for name in names): raise ModelError(f"{folder} has no tokenizer: save one with save_pretrained")

@@ -273,3 +273,12 @@ def test_the_search_in_numpy_is_the_search_in_torch(scale):
         fast, plain = top_spans(*map(torch.from_numpy, (start, end, inside)), k, longest), best_spans(start, end, inside, k, longest)
         for name in ("scores", "starts", "ends", "null_scores"): assert np.array_equal(getattr(fast, name).numpy(), getattr(plain, name)), name
         if scale == 1.: assert np.allclose(fast.log_sums, plain.log_sums, atol=1e-4)
+
+
+def test_an_export_is_published_with_its_readme(program, questions, tmp_path):
+    from squad_nb.publish import fetch, publish
+    publish(program.folder, tmp_path/"model.zip", progress=False)
+    fetch(str(tmp_path/"model.zip"), tmp_path/"back", progress=False)
+    assert all((tmp_path/"back"/name).read_bytes() == (program.folder/name).read_bytes() for name in ("README.md", "model.onnx", "config.json", "tokenizer.json"))
+    row = questions[0]
+    assert runner.load_export(tmp_path/"back").answer(row["question"], row["context"]) == runner.load_export(program.folder).answer(row["question"], row["context"])
