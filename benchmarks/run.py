@@ -30,6 +30,7 @@ def benchmarks(args):
         "generative training": (["generative.py", *common, "--tokenizer", tokenizers[1], *limit(96), *(["--layers", 1, "--batch-size", 4] if tiny else ["--precision", "bf16"]), *threads],
                                 lambda f: {"padded to the limit, all logits": f["ratios"]["shared_to_plain"], "padded to the longest of a batch": f["ratios"]["shared_to_dynamic"], "padded to the limit; ours without sharing": f["ratios"]["unshared_to_plain"]}),
         "answers": (["generative.py", *common, "--model", writer, *([] if tiny else ["--skip", 7000]), *limit(192), *threads], lambda f: {"generate, in file order": f["ratios"]["to_file_order"], "generate, sorted by length": f["ratios"]["to_sorted"]}),
+        "one question answered": (["serving.py", *common, "--model", reader, *limit(320), *threads, "--json"], _serving),
         "preparation and decoding, pointing": (["time_shares.py", *common, "--model", encoder, *limit(300), *one], _shares),
         "preparation and decoding, writing": (["time_shares.py", *common, "--writer", decoder, *limit(32), *one], _shares),
     }
@@ -41,6 +42,11 @@ def _mean(ratios): return sum(ratios.values())/len(ratios) if ratios else None
 
 
 def _shares(f): return {"the model reading, preparation": f["times_the_model"]["preparation"], "the model at work, decoding": f["times_the_model"]["decoding"]}
+
+
+def _serving(f):
+    side = {name: figures["batch_1"]["questions_per_second"] for name, figures in f["sides"].items()}
+    return {f"{name}: torch, float32": side[name]/side["torch, float32"] for name in ("ONNX", "ONNX, int8")}
 
 
 def table(results):

@@ -71,6 +71,12 @@ def test_time_shares(words):
     assert abs(sum(found["training"]["shares"].values()) + found["training"]["outside"] - 1) < 1e-6
 
 
+def test_serving():
+    figures = run("serving.py", "--limit", 12, "--json")
+    assert figures["different_answers"] == [] and {"torch, float32", "ONNX", "ONNX, int8"} <= set(figures["sides"])
+    assert figures["sides"]["ONNX, int8"]["bytes"] < figures["sides"]["ONNX"]["bytes"]/2 and all(side["batch_1"]["p50_ms"] > 0 for side in figures["sides"].values())
+
+
 def test_all_of_them_in_one_go(tmp_path):
     "The table has a ratio a row; one that fails is shown, and the others go on"
     words = [sys.executable, str(root/"benchmarks"/"run.py"), "--data", "sample", "--only", "scoring", "windows", "--json", str(tmp_path/"all.json")]
