@@ -555,7 +555,7 @@ def plain_rows(case: Case, *lengths: int) -> list[dict]: # input_ids and, where 
         rows.append({name: torch.tensor([made[name][:n]]) for name in ("input_ids", *(["token_type_ids"]*types))})
     return rows
 
-# %% ../nbs/42_doctor.ipynb #230b2667
+# %% ../nbs/42_doctor.ipynb #69461699
 def _packed(batch: dict) -> torch.Tensor | None: # (rows, length) number of the sequence; None where there is one a row
     "Which sequence each token belongs to, where positions begin anew within a row"
     mask, places = batch.get("attention_mask"), batch.get("position_ids")
@@ -568,7 +568,7 @@ def may_see(case: Case, batch: dict) -> torch.Tensor: # (rows, length, length) b
     "Whom each token may see, through others too, as the batch says it"
     ids, mask, sequence = batch["input_ids"], batch.get("attention_mask"), _packed(batch)
     seen = torch.ones(len(ids), ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device)
-    if mask is not None and mask.ndim == 4: seen = mask[:, 0].clone() if mask.dtype == torch.bool else mask[:, 0] >= 0
+    if mask is not None and mask.ndim == 4: seen = mask[:, 0] > 0 if mask.max() > 0 else mask[:, 0] >= 0  # ones or True where open; else added: 0 where open
     elif case.causal: seen = seen.tril()
     if mask is not None and mask.ndim == 2: seen = seen & mask[:, None].bool()
     if sequence is not None: seen = seen & (sequence[:, :, None] == sequence[:, None])
@@ -844,7 +844,7 @@ def no_answer_threshold_sane(case: Case) -> Check:
         return Check("fail", f"The threshold ({threshold}) does not part them: {said}" if case.track == "extractive" else f"No answer is given without regard to the question: {said}", "Tune it on held-out questions: train with --tune-articles, or call tune_null_threshold.", shares)
     return Check("pass", said, figures=shares)
 
-# %% ../nbs/42_doctor.ipynb #4859aa8a
+# %% ../nbs/42_doctor.ipynb #fc7e9ab4
 _STYLE = style_sheet("""
 & table { border-collapse: collapse; width: 100%; margin: 0; font-size: 14px; display: table; border: 0; }
 & th, & td { text-align: start; padding: 5px 10px 5px 0; border: 0; border-bottom: 1px solid var(--line); background: none; vertical-align: baseline; max-width: none; }
@@ -852,7 +852,7 @@ _STYLE = style_sheet("""
 & .sqv-status { display: inline-block; min-width: 3.6em; text-align: center; border-radius: 5px; font-weight: 600; font-size: 12.5px; color: var(--c); border: 1.5px solid var(--c); }
 & .sqv-pass { --c: var(--h2); } & .sqv-warn { --c: var(--h1); } & .sqv-fail { --c: var(--wrong); } & .sqv-skip { --c: var(--soft); }
 & .sqv-name { white-space: nowrap; } & .sqv-do { color: var(--soft); margin-top: 2px; }
-@media (max-width: 520px) { & .sqv-name { white-space: normal; } }
+@media (max-width: 520px) { & .sqv-name { white-space: normal; overflow-wrap: normal; } }
 """, "doctor")
 
 @dataclass(frozen=True, repr=False)

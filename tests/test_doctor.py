@@ -264,6 +264,7 @@ BUGS = {
     "a dropped mask": ("attention_mask_honoured", BOTH, lambda f: patched(f, without("attention_mask"))),
     "a dropped prefix mask": ("attention_mask_honoured", WRITERS, lambda f: patched(f, no_four) | dict(mask_mode="prefix")),
     "a mask of booleans under eager": ("attention_mask_honoured", WRITERS, lambda f: boolean_mask(f, "eager")),
+    "a mask of ones and zeros, added": ("attention_mask_honoured", WRITERS, lambda f: {**(b := boolean_mask(f, "sdpa")), "batches": [x | dict(attention_mask=x["attention_mask"].float()) for x in b["batches"]]}),
     "packing with a mask of ones": ("packed_equals_unpacked", WRITERS, lambda f: packed(f, attention_mask=torch.ones_like)),
     "a model that makes its own positions": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, without("position_ids"))),
     "a model that drops the mask of a pack": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, lambda ids, kwargs: without("attention_mask", "position_ids")(ids, kwargs))),
@@ -366,6 +367,13 @@ def test_a_sliding_window_is_no_dropped_mask():
     f = stock("mistral")
     found = doctor(f.model, f.tokenizer, few, ROOM(f))
     assert {c.name for c in found.checks if c.status == "fail"} == {"evaluation_uses_training_mask", "same_answers_twice"} and "sliding window" in found["same_answers_twice"].why, found
+
+
+@pytest.mark.parametrize("family", WRITERS)
+def test_a_mask_of_booleans_is_obeyed_under_sdpa(families, family):
+    given = boolean_mask(families[family], "sdpa")
+    found = doctor(given["model"], families[family].tokenizer, given["data"], batches=given["batches"], mask_mode="prefix", only=["attention_mask_honoured"])
+    assert found.ok and found.checks[0].status == "pass", found
 
 
 def test_a_prompt_that_is_learned_is_a_warning(families):
