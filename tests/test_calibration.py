@@ -1,15 +1,18 @@
 "Temperatures: what they may not change, and that the fitted one is the likeliest, on both tracks"
-import json, math
+import json, math, subprocess, sys
+from pathlib import Path
 
 import numpy as np, pytest
 from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 
 from squad_nb.calibration import FLOOR, TEMPERATURES, calibration_error, fit_temperature, probability_scores, reliability, temper
-from squad_nb.core import Candidate, DataError, Prediction
+from squad_nb.core import Candidate, DataError, Prediction, write_json
 from squad_nb.metrics import question_scores
+from squad_nb.sample import generate_squad
 from squad_nb.squad import SCHEMA
 
+root = Path(__file__).parents[1]
 NAMES = ["Ada", "Ben", "Cyd", "Dov", "Eva"]
 
 
@@ -129,3 +132,11 @@ def test_figures_are_those_of_their_definitions():
     ece = sum(abs(p[b].mean() - y[b].mean())*b.mean() for i in range(10) if (b := (p > i/10) & (p <= (i + 1)/10)).any())
     assert np.isclose(scores["ece"], ece) and scores["ece"] == calibration_error(reliability(p, y))
     assert json.dumps(scores)  # plain numbers
+
+
+def test_the_benchmark_fits_on_some_articles_and_scores_on_others(tmp_path):
+    data = write_json(tmp_path/"world.json", generate_squad(9, cloze=True))
+    done = subprocess.run([sys.executable, root/"benchmarks"/"calibration.py", "--model", "tiny-bert", "--data", data, "--test-articles", "8", "--draws", "2"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert [(d["fitted_on"], d["scored_on"]) for d in figures["draws"]] == [(24, 72)]*2 and set(figures["before"]) == set(figures["after"]) == {"nll", "brier", "ece"}
