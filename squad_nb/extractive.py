@@ -156,7 +156,7 @@ class PadCollator:
                 batch[name] = torch.from_numpy(padded)
         return batch
 
-# %% ../nbs/22_extractive.ipynb #b945d9e9
+# %% ../nbs/22_extractive.ipynb #9fcc6375
 RECIPES = {
     "distilbert-squad": dict(model="distilbert-base-cased", data="squad", epochs=3, learning_rate=2e-5, batch_size=16, weight_decay=0.01, warmup_steps=0,
                              config=ExtractiveConfig(max_length=384, stride=128, n_best=20, max_answer_length=30)),
@@ -181,7 +181,9 @@ def training_arguments(
     defaults = dict(num_train_epochs=epochs, learning_rate=learning_rate, per_device_train_batch_size=batch_size, per_device_eval_batch_size=4*batch_size,
                     weight_decay=0.01, warmup_steps=0.1, eval_strategy=when, save_strategy="epoch", logging_steps=50, report_to="none", seed=seed, disable_tqdm=False,
                     bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=best_device() == "cpu", dataloader_pin_memory=torch.cuda.is_available(), ddp_find_unused_parameters=False, **best)
-    return TrainingArguments(output_dir=str(output), **defaults | more)
+    args = TrainingArguments(output_dir=str(output), **defaults | more)
+    args.mixed_precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"  # what a launcher says of it would win over fp32
+    return args
 
 # %% ../nbs/22_extractive.ipynb #b0b600bd
 class EpochReport(ProgressCallback):

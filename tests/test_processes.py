@@ -148,6 +148,12 @@ def test_other_commands_are_for_one_process(monkeypatch, capsys):
     assert "only train and predict" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("said, wanted", [("fp32", "no"), ("bf16", "bf16")])
+def test_precision_is_not_the_launchers(said, wanted, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert training_arguments(tmp_path, precision=said).mixed_precision == wanted
+
+
 def test_several_gpus_without_a_launcher_are_refused(monkeypatch, tmp_path):
     "transformers would use nn.DataParallel"
     monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
