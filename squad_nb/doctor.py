@@ -534,13 +534,14 @@ def end_of_text_learned(case: Case) -> Check:
     if rate < 0.9: return Check("fail" if rate < 0.5 else "warn", said, "Train longer, or look whether the model was trained on the same end-of-text token that the tokenizer has now.", figures)
     return Check("pass", said, figures=figures)
 
-# %% ../nbs/42_doctor.ipynb #330a5367
+# %% ../nbs/42_doctor.ipynb #889f86ca
 def distance(
     a: torch.Tensor,
     b: torch.Tensor, # The same shape
 ) -> float:
-    "The largest difference, in standard deviations of `a`"
-    return float((a - b).abs().max()/a.std().clamp(min=1e-12)) if a.numel() else 0.0
+    "The largest difference, in standard deviations of `a`; infinite where something is no number"
+    far = (a - b).abs().max()/a.std(correction=0).clamp(min=1e-12)
+    return float(far) if far.isfinite() else np.inf
 
 def limit_of(model: PreTrainedModel) -> float:
     "What rounding may do"
@@ -666,7 +667,7 @@ def attention_mask_honoured(case: Case) -> Check:
     beside.pop("position_ids", None)  # from which transformers could guess what the mask says
     return _obeyed(case, batches | {"a padded batch": beside})
 
-# %% ../nbs/42_doctor.ipynb #47f5d15d
+# %% ../nbs/42_doctor.ipynb #a8e504a9
 def _two_in_one(case: Case) -> float:
     "How far two continuations of one beginning, in one row, are from the same two apart"
     head, *tails = (row["input_ids"] for row in plain_rows(case, 11, 14, 9))
@@ -686,7 +687,7 @@ def _shared_passages(case: Case) -> float:
     pad = PromptCollator(case.pad, case.mask_mode, case.config.layout, dtype=case.model.dtype)
     def losses(rows): return torch.cat([answer_losses(case.model, {k: v.to(case.model.device) for k, v in pad([row]).items()})[0] for row in rows])
     with torch.no_grad(): apart, packed = losses(rows).float(), losses(pack_shared(rows)).float()
-    return float((apart - packed).abs().max()/apart.abs().mean())
+    return distance(apart, packed)
 
 @check("generative")
 def packed_equals_unpacked(case: Case) -> Check:
@@ -700,19 +701,20 @@ def packed_equals_unpacked(case: Case) -> Check:
     if said: return Check("fail", said, "Don't pack rows for this model: it ignores a mask of four dimensions, or the positions.", far)
     return Check("pass", f"Two sequences in one row give the {' and '.join(far)} that they give apart", figures=far)
 
-# %% ../nbs/42_doctor.ipynb #ab56a71a
+# %% ../nbs/42_doctor.ipynb #680ae91c
 @check("generative")
 def cached_equals_recomputed(case: Case) -> Check:
     "Does reading upon a cache give what reading anew gives?"
     ids = plain_rows(case, 32)[0]["input_ids"].to(case.model.device)
-    cuts = [0, ids.shape[1]//2, *range(ids.shape[1]//2 + 1, ids.shape[1]//2 + 4), ids.shape[1]]
+    n, half = ids.shape[1], ids.shape[1]//2
+    cuts = sorted({0, n, *range(half, min(half + 4, n))})
     whole, parts, cache = case.logits(input_ids=ids), [], None
     with torch.no_grad():
         for a, b in zip(cuts, cuts[1:]):
             out = case.model(input_ids=ids[:, a:b], past_key_values=cache, use_cache=True)
             cache = getattr(out, "past_key_values", None)
             if cache is None: return Check("skip", "The model keeps no cache")
-            parts.append(out.logits.float())
+            parts.append(out.logits.float().cpu())
     far = distance(whole, torch.cat(parts, 1))
     if far > limit_of(case.model): return Check("fail", f"Logits upon a cache are {far:.2g} standard deviations from those of the whole sequence", "Generate with use_cache=False, and look how positions and mask are made when there is a past.", dict(distance=far))
     return Check("pass", f"A sequence read in {len(parts)} steps upon a cache gives the logits of the whole ({far:.1g} standard deviations apart)", figures=dict(distance=far))
@@ -844,7 +846,7 @@ def no_answer_threshold_sane(case: Case) -> Check:
         return Check("fail", f"The threshold ({threshold}) does not part them: {said}" if case.track == "extractive" else f"No answer is given without regard to the question: {said}", "Tune it on held-out questions: train with --tune-articles, or call tune_null_threshold.", shares)
     return Check("pass", said, figures=shares)
 
-# %% ../nbs/42_doctor.ipynb #fc7e9ab4
+# %% ../nbs/42_doctor.ipynb #798073ca
 _STYLE = style_sheet("""
 & table { border-collapse: collapse; width: 100%; margin: 0; font-size: 14px; display: table; border: 0; }
 & th, & td { text-align: start; padding: 5px 10px 5px 0; border: 0; border-bottom: 1px solid var(--line); background: none; vertical-align: baseline; max-width: none; }
@@ -854,6 +856,12 @@ _STYLE = style_sheet("""
 & .sqv-name { white-space: nowrap; } & .sqv-do { color: var(--soft); margin-top: 2px; }
 @media (max-width: 520px) { & .sqv-name { white-space: normal; overflow-wrap: normal; } }
 """, "doctor")
+
+def _plain(x):
+    "Data that JSON holds: what is infinite is None"
+    if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [*map(_plain, x)]
+    return None if isinstance(x, float) and not np.isfinite(x) else x
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
@@ -882,7 +890,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data for JSON"
-        return dict(model=self.model, track=self.track, questions=self.questions, ok=self.ok, counts=self.counts, checks=[c._asdict() for c in self.checks])
+        return dict(model=self.model, track=self.track, questions=self.questions, ok=self.ok, counts=self.counts, checks=[c._asdict() | dict(figures=_plain(c.figures)) for c in self.checks])
 
     def __repr__(self): return "\n".join([self.summary, *map(check_line, self.checks)])
 

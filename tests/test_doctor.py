@@ -399,6 +399,18 @@ def test_only_so_many_rows_are_looked_at(families):
     assert len(drawn) == ROWS//16 + 1 and found["every_character_covered"].status == "skip" and found["padding_invariance"].status == "pass"
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_logits_that_are_no_numbers_pass_nothing(families, family):
+    "Every comparison with NaN is false, and must not be taken for equal"
+    f = families[family]
+    model = copy.deepcopy(f.model)
+    with torch.no_grad(): list(model.parameters())[-1].fill_(torch.nan)
+    found = doctor(model, f.tokenizer, few, ROOM(f))
+    numeric = {"padding_invariance", "attention_mask_honoured", "packed_equals_unpacked", "cached_equals_recomputed", "saved_equals_loaded", "evaluation_uses_training_mask", "same_answers_twice"}
+    assert {c.name for c in found.checks if c.status == "fail"} >= numeric & {c.name for c in found.checks}, found
+    json.loads(json.dumps(found.to_dict(), allow_nan=False))
+
+
 def test_what_a_model_raises_is_its_finding(families):
     f = families["bert"]
     def broken(input_ids, kwargs): raise IndexError("index out of range in self")
