@@ -2,14 +2,14 @@
 
 Archives and buckets have such tests in test_publish.py, runs and their checkpoints in those of runs. A file is broken in drawn places:
 either what is left can be used, or a `SquadNbError` names it; there is no third way."""
-import copy, gzip, json, math, os, re, resource, shutil, subprocess, tempfile, warnings
+import copy, gzip, json, math, os, re, resource, shutil, subprocess, sys, tempfile, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from hypothesis import given, strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Trainer
 from typer.testing import CliRunner
 
 from conftest import cases
@@ -358,3 +358,31 @@ def test_every_command_names_a_wrong_file(models, out, kind):
             assert code == 1 and lines and lines[-1].startswith("squad_nb: ") and len(lines) <= 2 and "Traceback" not in told, (name, place, told)
             assert bad.name[:50] in lines[-1] and len(lines[-1]) < 900, (name, place, told)
             assert everything(out).keys() <= {"result/.lock"}, (name, place)  # of a training that did not come to be
+
+
+# Memory
+
+def test_what_is_kept_of_a_window_does_not_grow_with_it(monkeypatch, tmp_path):
+    "Of a model that points, the best spans are kept and no logits: the same bytes for windows of 60 and of 240 tokens"
+    from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, load_reader, training_arguments
+    kept, loop = [], Trainer.evaluation_loop
+    def watched(self, *args, **kwargs):
+        out = loop(self, *args, **kwargs)
+        kept.append(sum(column.nbytes for column in out.predictions)/len(out.predictions[0]))
+        return out
+    monkeypatch.setattr(Trainer, "evaluation_loop", watched)
+    (model, tok), questions = load_reader("tiny-bert"), from_squad_json(WORLD)
+    for length in (60, 240):
+        trainer = ExtractiveTrainer(model, training_arguments(tmp_path, precision="fp32", evaluates=False, disable_tqdm=True), processing_class=tok, config=ExtractiveConfig(max_length=length, stride=16, n_best=5))
+        assert len(trainer.predict(questions).predictions) == len(questions)
+    assert kept[0] == kept[1] < 240
+
+
+def test_memory_is_held_steady_where_answers_are_written():
+    "Ten times the questions in one process; their logits would take 1.5 MB each"
+    script = Path(__file__).parents[1]/"benchmarks"/"memory.py"
+    done = subprocess.run([sys.executable, script, "--side", "ours, writing", "--passages", "5"], capture_output=True, text=True, timeout=400,
+                          env=os.environ | dict(OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="65536"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["peaks"][1] - found["peaks"][0])/(found["questions"][1] - found["questions"][0]) < 150_000
