@@ -128,7 +128,8 @@ def test_a_badge_opens_its_own_notebook(path):
     text, code = ("\n\n".join(map(source, cells(path, kind))) for kind in (None, "code"))
     git, branch = (settings["DEFAULT"][name] for name in ("git_url", "branch"))
     assert re.findall(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/([^)\s]+)", text) == [f"{branch}/{path.relative_to(root)}"]
-    assert re.findall(r"!pip .*", code) == [f'!pip install -q "git+{git}@{branch}"']
+    install, = re.findall(r"!pip .*", code)
+    assert re.fullmatch(rf'!pip install -q "({settings["DEFAULT"]["lib_name"]}\[(\w+,?)+\] @ )?git\+{re.escape(git)}@{branch}"( "moto\[s3,server\]")?', install), install
     assert not {name.split(".")[0] for name in imports(code)} & {"fastcore", "execnb", "nbdev"}
 
 
