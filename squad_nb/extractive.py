@@ -89,7 +89,7 @@ def load_parts(
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **more)
     except Exception as e:  # safetensors, tokenizers and the hub raise errors of their own
         if "Unrecognized configuration class" in str(e): raise ModelError(f"{name} is not {wanted}") from e
-        if "named model.safetensors" in str(e): raise ModelError(f"{name} has no weights in safetensors; other files of weights are pickles, which run code and are not loaded") from e
+        if "named model.safetensors" in str(e): raise ModelError(f"There is no model.safetensors in {name}; weights in other files are pickles, which run code and are not loaded") from e
         if folder.is_dir(): raise ModelError(f"Cannot load the model in {name}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
         if not isinstance(e, (OSError, ValueError)): raise
         raise ModelError(f"There is no folder {name}, and the model hub does not give a model of that name (no network, or a wrong name): give a folder, or one of {', '.join(TINY_MODELS)}") from e
