@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Candidate', 'Candidates', 'Prediction', 'SquadNbError', 'DataError', 'ModelError', 'SettingError', 'OutputError',
-           'check_whole', 'whole_file', 'write_json', 'read_json', 'claim_folder', 'seed_everything', 'best_device',
-           'best_precision']
+           'check_whole', 'pair_texts', 'ranked', 'whole_file', 'write_json', 'read_json', 'claim_folder',
+           'seed_everything', 'best_device', 'best_precision']
 
-# %% ../nbs/00_core.ipynb #75c58904
+# %% ../nbs/00_core.ipynb #41cdc350
 import json, os, random, re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -94,6 +94,41 @@ def check_whole(
     "Raises `SettingError` when `value` is no whole number from `low` up, or takes more than 32 bits"
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value < 2**31:
         raise SettingError(f"{name} must be a whole number, {low} or more, and not {value!r}")
+
+# %% ../nbs/00_core.ipynb #1d34fe20
+def _texts(name: str, given) -> list[str]:
+    "One text or several, as a list; raises `DataError` that names what is none"
+    if not isinstance(given, str) and (isinstance(given, (bytes, dict)) or not isinstance(given, Iterable)):
+        raise DataError(f"The {name} must be text or a list of texts, not {type(given).__name__}")
+    texts = [given] if isinstance(given, str) else [*given]
+    for i, text in enumerate(texts, 1):
+        which = f"The {name}" if isinstance(given, str) else f"The {name} must be text, but number {i} of {len(texts)}"
+        if not isinstance(text, str): raise DataError(f"{which} is {type(text).__name__}")
+        try: text.encode()
+        except UnicodeEncodeError as e: raise DataError(f"{which} holds bytes that are no UTF-8, or half of a surrogate pair, after {text[:e.start][-30:]!r}") from None
+    return texts
+
+def pair_texts(
+    question: str | Iterable[str],
+    context: str | Iterable[str],
+) -> tuple[list[str], list[str]]: # Equally many
+    "Questions with their passages; raises `DataError` for what is no text, for a question without words and for lists of unequal length"
+    questions, contexts = _texts("question", question), _texts("context", context)
+    for i, text in enumerate(questions, 1):
+        if not text.strip(): raise DataError("There is no question: give one as text" if isinstance(question, str) else f"Question {i} of {len(questions)} is empty")
+    if isinstance(question, str): questions = questions*len(contexts)
+    if isinstance(context, str): contexts = contexts*len(questions)
+    if len(questions) != len(contexts): raise DataError(f"There are {len(questions)} questions and {len(contexts)} contexts: give as many of each, or one text for all")
+    return questions, contexts
+
+# %% ../nbs/00_core.ipynb #58d3397e
+def ranked(
+    prediction: Prediction,
+    k: int,               # At most
+) -> list[Prediction]:
+    "The answer, and the candidates behind it by their score"
+    behind = [c for c in prediction.candidates if (c.text, c.start) != (prediction.text, prediction.start)]
+    return [prediction] + [prediction._replace(text=c.text, score=c.score, start=c.start, end=c.end) for c in behind[:k - 1]]
 
 # %% ../nbs/00_core.ipynb #8e54e86f
 @contextmanager

@@ -6,14 +6,14 @@
 __all__ = ['PROGRAM', 'EXPORT', 'read_export', 'PlainTokenizer', 'open_program', 'question_rows', 'window_batch', 'ask',
            'OnnxReader', 'who_sees', 'prompt_batch', 'OnnxWriter', 'load_export']
 
-# %% ../nbs/49_runner.ipynb #3403ab71
+# %% ../nbs/49_runner.ipynb #622fad20
 import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from .core import DataError, ModelError, Prediction, SettingError, read_json
+from .core import DataError, ModelError, Prediction, SettingError, check_whole, pair_texts, ranked, read_json
 from .cuts import PairLayout, Rows, Windows, make_windows, quotable, slice_positions
 from .decoding import SpanArrays, best_spans, merge_windows
 
@@ -107,17 +107,22 @@ def window_batch(
     if windows.types is not None: inputs["token_type_ids"] = laid(windows.types)
     return inputs, laid(quotable(windows.spans)).astype(bool)
 
-# %% ../nbs/49_runner.ipynb #e4340593
+# %% ../nbs/49_runner.ipynb #370dc63b
 def ask(
-    answers,        # With `predict`
-    question: str,
-    context: str,   # The passage, of any length
-    top_k: int = 1, # More than 1: a list, best first
-) -> Prediction | list[Prediction]:
-    "Answer one question; raises `DataError` where there is none"
-    if not isinstance(question, str) or not question.strip(): raise DataError("There is no question: give one as text")
-    best = answers.predict([dict(id="0", question=question, context=context)])[0]
-    return best if top_k == 1 else [best._replace(text=c.text, score=c.score, start=c.start, end=c.end) for c in best.candidates[:top_k]]
+    answers,                      # With `predict`
+    question: str | Iterable[str],
+    context: str | Iterable[str], # The passage, of any length; a text beside a list goes with each of it
+    top_k: int = 1,               # More than 1: a list of so many at most, best first, for each question
+) -> Prediction | list:           # One for two texts, else a list in their order
+    "Answer a question, or many, as `Predictor.answer` does; raises `DataError` where texts are missing or do not pair up"
+    check_whole("top_k", top_k)
+    found = answers.predict([dict(id=str(i), question=q, context=c) for i, (q, c) in enumerate(zip(*pair_texts(question, context)))])
+    if top_k > 1: found = [ranked(p, top_k) for p in found]
+    return found[0] if isinstance(question, str) and isinstance(context, str) else found
+
+def _check_settings(folder: Path, settings: dict, names: tuple) -> None:
+    "Raises `ModelError` where settings are missing"
+    if missing := [name for name in names if name not in settings]: raise ModelError(f"{folder/'config.json'} lacks {', '.join(missing)}: export the model again, with squad_nb export")
 
 class OnnxReader:
     "Answers with an exported span head"
@@ -129,6 +134,7 @@ class OnnxReader:
         config, folder = read_export(folder), Path(folder)
         self.settings, said, self.batch_size = config["squad_nb"], config[EXPORT], batch_size
         if self.settings["track"] != "extractive": raise ModelError(f"{folder} holds a model that writes its answers: load it with OnnxWriter")
+        _check_settings(folder, self.settings | said, ("max_length", "stride", "n_best", "max_answer_length", "null_threshold", "layout", "pad"))
         self.layout, self.pad = PairLayout(**said["layout"]), said["pad"]
         self.tokenizer, self.program = PlainTokenizer(folder/"tokenizer.json"), open_program(folder/PROGRAM, threads)
 
@@ -153,12 +159,8 @@ class OnnxReader:
             tops.append(best_spans(*self.program.run(["start_logits", "end_logits"], inputs), may, self.settings["n_best"], self.settings["max_answer_length"]))
         return SpanArrays(*(np.concatenate(column)[np.argsort(order)] for column in zip(*tops)))
 
-    def answer(self,
-        question: str,
-        context: str,   # The passage, of any length
-        top_k: int = 1, # More than 1: a list, best first
-    ) -> Prediction | list[Prediction]:
-        "Answer one question"
+    def answer(self, question: str | Iterable[str], context: str | Iterable[str], top_k: int = 1) -> Prediction | list:
+        "As `ask`"
         return ask(self, question, context, top_k)
 
 # %% ../nbs/49_runner.ipynb #1d34642c
@@ -194,7 +196,7 @@ def _likeliest(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # (B, vocab
     token, top = logits.argmax(1), logits.max(1)
     return token, -np.log(np.exp(logits - top[:, None]).sum(1))
 
-# %% ../nbs/49_runner.ipynb #65617a47
+# %% ../nbs/49_runner.ipynb #eb453be4
 class OnnxWriter:
     "Answers with an exported language model"
     def __init__(self,
@@ -206,6 +208,7 @@ class OnnxWriter:
         config, folder = read_export(folder), Path(folder)
         self.settings, said, self.batch_size = config["squad_nb"], config[EXPORT], batch_size
         if self.settings["track"] != "generative": raise ModelError(f"{folder} holds a model that points at its answers: load it with OnnxReader")
+        _check_settings(folder, self.settings | said, ("mask_mode", "end", "positions"))
         self.config = PromptConfig(**{name: self.settings[name] for name in PromptConfig.__dataclass_fields__ if name in self.settings})
         self.end, self.positions = said["end"], said["positions"]
         self.tokenizer, self.program = PlainTokenizer(folder/"tokenizer.json", self.end), open_program(folder/PROGRAM, threads)
@@ -249,12 +252,8 @@ class OnnxWriter:
             seen = held[:, None]
         return answers
 
-    def answer(self,
-        question: str,
-        context: str,   # The passage, of any length
-        top_k: int = 1, # More than 1: a list, best first
-    ) -> Prediction | list[Prediction]:
-        "Answer one question"
+    def answer(self, question: str | Iterable[str], context: str | Iterable[str], top_k: int = 1) -> Prediction | list:
+        "As `ask`"
         return ask(self, question, context, top_k)
 
 # %% ../nbs/49_runner.ipynb #2b44ce42
