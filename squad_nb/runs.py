@@ -187,7 +187,7 @@ def locked(
     try: yield
     finally: lock.release()
 
-# %% ../nbs/03_runs.ipynb #fb3d139e
+# %% ../nbs/03_runs.ipynb #6e34028b
 def _things_in(folder: Path) -> set[str]: return {path.name for path in folder.iterdir()} - {LOCK, ASIDE}
 
 def _write_plan(folder: Path, plan: dict) -> None:
@@ -200,7 +200,8 @@ def check_free(
 ) -> None:
     "Raise `OutputError` when something stands in a folder that is not to be touched"
     if not folder.is_dir() or not _things_in(folder): return
-    ours = (folder/PLAN).exists()
+    ours, others = (folder/PLAN).exists(), checkpoints_of(folder)
+    if force and others and not ours: raise OutputError(f"{folder} holds checkpoints that another program wrote, such as {others[-1].name}, and they are not removed: move them away, or give another folder")
     if force or resume and ours: return
     if ours: raise OutputError(f"{folder} is not empty, it holds a run: --resume goes on with it, --force begins anew; or give another folder")
     raise OutputError(f"{folder} is not empty, and nothing in it is overwritten" + ": it holds no run to go on with"*resume + ": give another folder, or force it")
