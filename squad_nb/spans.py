@@ -56,13 +56,13 @@ def _lows(keys):
     "The `low` that keys were made of"
     return keys & 0xffffffff
 
-# %% ../nbs/21_spans.ipynb #40abe9a6
+# %% ../nbs/21_spans.ipynb #7184cd6b
 def _log_sums(starts, ends, top, width):
     "log of the summed exponentials of all legal spans' scores, of which `top` is the highest; `ends` has `width - 1` rows of padding"
     lowest = torch.finfo(ends.dtype).min
     level = ends.amax(0).clamp_(min=lowest)
     within = sliding((ends - level).clamp_(min=-60).exp_(), width, torch.add)  # cut off also because denormals and exp(-inf) are slow
-    return (starts + (level - top.clamp(min=lowest))).clamp_(-27, 60).exp_().mul_(within).sum(0).log_() + top
+    return (starts + (level - top.clamp(min=lowest/2))).clamp_(-27, 60).exp_().mul_(within).sum(0).log_() + top
 
 # %% ../nbs/21_spans.ipynb #201b7b8b
 class TopSpans(NamedTuple):

@@ -21,7 +21,7 @@ from squad_nb.masks import attention_mask
 from squad_nb.metrics import exact_match, f1_score, missing_ids, normalize_answer, question_scores, squad_metrics
 from squad_nb.prompts import LAYOUTS, PromptConfig, prompt_features
 from squad_nb.sample import encyclopedia
-from squad_nb.spans import decode_spans
+from squad_nb.spans import decode_spans, top_spans
 from squad_nb.squad import LINT_KINDS, SCHEMA, Table, fix_squad, from_squad_json, is_v2, lint_squad, split_by_article, take, to_squad_json
 from squad_nb.windows import uncovered, window_features
 
@@ -246,6 +246,12 @@ def test_answers_are_spans_of_the_passage_whatever_the_logits(drawn, n_best, lon
         assert all(a.end <= b.start or b.end <= a.start for i, a in enumerate(quotes) for b in quotes[:i])
         best = max((min(scores[0, i, s], HIGHEST) + min(scores[1, i, e], HIGHEST) for i in mine for s, (a, b) in enumerate(offsets[i]) if 0 <= a < b for e, (c, d) in enumerate(offsets[i][s:s + longest], s) if 0 <= c < d), default=-math.inf)
         assert bool(quotes) == (best > -math.inf) and (not quotes or quotes[0].score == pytest.approx(float(best), rel=1e-6))
+
+
+def test_a_window_without_spans_beside_infinite_logits():
+    "Found by a long run: the largest logit less the lowest number was infinite, and infinity less infinity no number"
+    top = top_spans(torch.full((1, 3), -math.inf), torch.tensor([[0., math.inf, 3e38]]), torch.tensor([[False, True, True]]))
+    assert top.log_sums.tolist() == [-math.inf] and top.starts.eq(-1).all()
 
 
 @cases(60)
