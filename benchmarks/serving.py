@@ -55,7 +55,7 @@ def sides(model, scratch, threads):
     auto, whole = (Predictor.from_pretrained(model, device="cpu", batch_size=32) for _ in range(2))
     whole.half = None
     name = "torch" if auto.half is None else f"torch, {str(auto.half).removeprefix('torch.')}"
-    readers = {kind: OnnxReader(made.folder, threads, batch_size=32) for kind, made in exported.items()}
+    readers = {kind: OnnxReader(made.folder, threads) for kind, made in exported.items()}
     before = exported["onnx"].before
     found = {"torch, float32": whole} | ({name: auto} if auto.half is not None else {}) | {"ONNX": readers["onnx"], "ONNX, int8": readers["int8"]}
     return found, {name: before for name in found} | {"ONNX": exported["onnx"].after, "ONNX, int8": exported["int8"].after}

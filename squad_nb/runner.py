@@ -107,7 +107,7 @@ def window_batch(
     if windows.types is not None: inputs["token_type_ids"] = laid(windows.types)
     return inputs, laid(quotable(windows.spans)).astype(bool)
 
-# %% ../nbs/49_runner.ipynb #370dc63b
+# %% ../nbs/49_runner.ipynb #38427231
 def ask(
     answers,                      # With `predict`
     question: str | Iterable[str],
@@ -129,7 +129,7 @@ class OnnxReader:
     def __init__(self,
         folder: str | Path,         # Made by `squad_nb export`
         threads: int | None = None, # None: as many as there are cores
-        batch_size: int = 32,       # Windows at a time
+        batch_size: int = 1,        # Windows at a time
     ):
         config, folder = read_export(folder), Path(folder)
         self.settings, said, self.batch_size = config["squad_nb"], config[EXPORT], batch_size
