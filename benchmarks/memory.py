@@ -106,8 +106,7 @@ def main():
     if args.side: return child(args)
     report = dict(model=Path(args.model).name, writer=Path(args.writer).name, max_length=args.max_length, machine=platform.machine(), sides={side: measure(side, args) for side in SIDES})
     grown = {side: found["bytes_a_question"] for side, found in report["sides"].items()}
-    report["ratios"] = dict(pointing=round(grown["gathered"]/max(grown["ours"], 1), 1), pointing_beside_the_windows=round((grown["gathered"] - grown["windows"])/max(grown["ours"] - grown["windows"], 1), 1),
-                            writing=round(grown["gathered, writing"]/max(grown["ours, writing"], 1), 1))
+    report["ratios"] = dict(pointing=round(grown["gathered"]/max(grown["ours"], 1), 1), writing=round(grown["gathered, writing"]/max(grown["ours, writing"], 1), 1))
     print(json.dumps(report, indent=1))
     if args.json: Path(args.json).write_text(json.dumps(report, indent=1))
     return int(grown["ours"] > grown["gathered"] or grown["ours, writing"] > grown["gathered, writing"])
