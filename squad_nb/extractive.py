@@ -94,6 +94,7 @@ def load_parts(
         if not isinstance(e, (OSError, ValueError)): raise
         raise ModelError(f"There is no folder {name}, and the model hub does not give a model of that name (no network, or a wrong name): give a folder, or one of {', '.join(TINY_MODELS)}") from e
     lost = [key for key in sorted(info["missing_keys"]) if kind is not AutoModelForQuestionAnswering or key.startswith(f"{model.base_model_prefix}.")]  # transformers draws them
+    if lost and kind is not AutoModelForQuestionAnswering and type(model).__name__ not in (model.config.architectures or ()): raise ModelError(f"{name} is not {wanted}")
     if lost: raise ModelError(f"The weights of {name} are not whole: {len(lost)} are missing and would be random numbers, {lost[0]} first")
     return model, tokenizer, info
 

@@ -263,7 +263,15 @@ def is_finished(
     try: return run_hashes(run)["weights"] == weights_hash(run)
     except (DataError, ModelError): return False
 
-# %% ../nbs/03_runs.ipynb #8ece45d3
+# %% ../nbs/03_runs.ipynb #5aaf4806
+def _leave_nothing(folder: Path) -> None:
+    "Take a folder away again in which nothing was begun"
+    if _things_in(folder): return
+    try:
+        (folder/LOCK).unlink()
+        folder.rmdir()
+    except OSError: pass  # a lock that is held cannot be taken away everywhere
+
 @contextmanager
 def open_run(
     folder: str | Path,   # Of the run
@@ -272,11 +280,13 @@ def open_run(
 ) -> Iterator[Run]:
     "Hold the folder of a run while it is trained; raises `OutputError` when it is in use, or holds something that is not to be touched"
     folder, main = Path(folder), int(os.environ.get("RANK", 0)) == 0  # of several processes the first writes
+    new = not folder.exists()
     with ExitStack() as stack:
         if main:
             check_free(folder, resume, force)
             claim_folder(folder, force=True)
             stack.enter_context(locked(folder))
+            if new: stack.callback(_leave_nothing, folder)  # before the lock is given up
             check_free(folder, resume, force)  # another process may have been quicker
             tidy(folder, resume)
         going_on = resume and (folder/PLAN).exists()
