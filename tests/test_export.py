@@ -107,6 +107,29 @@ def test_other_architectures(name, tmp_path):
     assert 0 < export.span_difference(runner.open_program(tmp_path/"model.onnx", 1), model, names, longest=120) < export.TOLERANCE
 
 
+class Spoiled:
+    "A program that gives no number in one place of its last call"
+    def __init__(self, program, calls, output, place): self.program, self.left, self.output, self.place = program, calls, output, place
+
+    def run(self, names, inputs):
+        out, self.left = self.program.run(names, inputs), self.left - 1
+        if not self.left: out[self.output][self.place] = np.nan
+        return out
+
+
+def test_what_is_no_number_differs(program, reader, tmp_path):
+    "From any call and any output; what stands on padding may be anything"
+    (model, _), names, ours = load_reader(reader), ["input_ids", "attention_mask", "token_type_ids"], runner.open_program(program.folder/"model.onnx", 1)
+    for calls in (1, 2, 3, 4):
+        for output in (0, 1): assert np.isnan(found := export.span_difference(Spoiled(ours, calls, output, (0, 0)), model, names, longest=96))
+    with pytest.raises(ModelError, match="by nan of the largest"): export.check_difference(found)
+    assert export.span_difference(Spoiled(ours, 4, 0, (slice(1, None), -1)), model, names, longest=96) < export.TOLERANCE
+    writer, _ = load_writer(write_model(tmp_path/"model"))
+    export.writer_program(writer).save(tmp_path/"model.onnx")
+    theirs = runner.open_program(tmp_path/"model.onnx", 1)
+    for calls, output in ((1, 0), (4, 0), (4, 3), (7, 0), (7, -1)): assert np.isnan(export.writer_difference(Spoiled(theirs, calls, output, (0, -1)), writer, positions=512))
+
+
 BLOCKED = """
 import sys
 class Without:
