@@ -174,7 +174,7 @@ def _tokenizer(model: str):
     from squad_nb.core import ModelError
     from squad_nb.sample import TINY_MODELS, tiny_model
     _quiet()
-    try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model)
+    try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model, trust_remote_code=False)
     except Exception as e: raise ModelError(f"Cannot load a tokenizer from {model}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e  # tokenizers raises errors of its own
 
 # %% ../nbs/52_cli.ipynb #baacef96

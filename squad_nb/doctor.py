@@ -929,7 +929,7 @@ def _track(name: str | Path) -> str:
     source = tiny_model(name) if str(name) in TINY_MODELS else Path(name)
     if known := track_of(source): return known
     if source.suffix == ".gguf" or (source.is_dir() and any(source.glob("*.gguf")) and not (source/"config.json").exists()): return "generative"
-    try: config = AutoConfig.from_pretrained(str(source))
+    try: config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError): return "extractive"  # loading says what is wrong
     made_as = " ".join(config.architectures or [])
     if "QuestionAnswering" in made_as: return "extractive"

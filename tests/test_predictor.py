@@ -1,16 +1,21 @@
 "The predictor gives the answers of the evaluation and of the removed pipeline, whatever way it is asked, and loads from a hub cache but never runs what is in it"
 import json, os, shutil, subprocess, sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np, pytest, torch
 from datasets import concatenate_datasets
 from transformers import BertConfig, BertForQuestionAnswering
+from typer.testing import CliRunner
 
-from squad_nb.core import DataError, ModelError, OutputError, SettingError
+from squad_nb.cli import app
+from squad_nb.core import DataError, ModelError, OutputError, SettingError, SquadNbError
+from squad_nb.doctor import doctor
 from squad_nb.extractive import ExtractiveConfig, fit_reader, load_reader
 from squad_nb.generative import fit_writer
 from squad_nb.predictor import Predictor, QuestionAnswering, settings_of, track_of
 from squad_nb.prompts import PromptConfig
+from squad_nb.report import outside_windows
 from squad_nb.sample import generate_squad, tiny_model
 from squad_nb.squad import from_squad_json
 
@@ -182,11 +187,24 @@ def test_nothing_in_a_model_is_run(tmp_path):
     with pytest.raises(ModelError, match="pickles"): Predictor.from_pretrained(tmp_path)
     shutil.copy(source/"model.safetensors", tmp_path)
     assert Predictor.from_pretrained(tmp_path).answer("Who?", "Ada wrote it.").text
-    (tmp_path/"evil.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path/'ran')!r}).write_text('')")
-    config = json.loads((tmp_path/"config.json").read_text()) | dict(model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForQuestionAnswering": "evil.Model"})
-    (tmp_path/"config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError): Predictor.from_pretrained(tmp_path)
-    assert track_of(tmp_path) == "" and not (tmp_path/"ran").exists()
+
+
+def test_code_in_a_model_is_not_run_though_the_user_says_yes(tmp_path, monkeypatch):
+    "transformers asks whether to run what config.json and tokenizer_config.json name, unless it is told not to"
+    monkeypatch.setattr("builtins.input", lambda *question: "y")
+    shutil.copytree(tiny_model("tiny-bert"), run := tmp_path/"run")
+    (run/"evil.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path/'ran')!r}).write_text('')")
+    settings = dict(track="extractive", **asdict(ExtractiveConfig()))
+    for name, evil in {"config.json": dict(model_type="evil", squad_nb=settings, auto_map={"AutoConfig": "evil.Config", "AutoModelForQuestionAnswering": "evil.Model", "AutoModelForCausalLM": "evil.Model"}),
+                       "tokenizer_config.json": dict(tokenizer_class="Evil", auto_map=dict(AutoTokenizer=["evil.Slow", "evil.Fast"]))}.items():
+        (run/name).write_text(json.dumps(json.loads((run/name).read_text()) | evil))
+    def command(*words): return lambda folder: CliRunner().invoke(app, [*words, str(folder), "--data", "sample"])
+    for load in (Predictor.from_pretrained, track_of, doctor, lambda folder: outside_windows(folder, invented(1)), command("lint", "--model"), command("report")):
+        try: load(run)
+        except (SquadNbError, ValueError, OSError): pass  # refused; a tokenizer that is tokenizer.json alone may do
+        assert not (tmp_path/"ran").exists(), load
+    with pytest.raises(ModelError): Predictor.from_pretrained(run)
+    assert track_of(run) == ""
 
 
 # Calibration of what is there already
