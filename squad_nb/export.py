@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np, torch
 from datasets import Dataset
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoTokenizer, DynamicCache, GenerationConfig
 
 from .core import ModelError, OutputError, SettingError, claim_folder, read_json, write_json
 from .cuts import _plain, pair_layout, routes_agree
@@ -421,8 +421,8 @@ def _export_weights(model: Path, output: Path, questions: Dataset | None, force:
     with _put_whole(model, output, force) as part:
         writer, tokenizer, difference = load_merged(model)
         config, mask_mode = saved_settings(writer)
-        said = writer.generation_config  # so that `generate` needs no options
-        said.do_sample, said.max_new_tokens, said.max_length, said.pad_token_id, said.eos_token_id = False, config.max_answer_length, None, tokenizer.eos_token_id, tokenizer.eos_token_id
+        end = tokenizer.eos_token_id  # so that `generate` needs no options, and has none of the model it began as
+        writer.generation_config = GenerationConfig(do_sample=False, max_new_tokens=config.max_answer_length, bos_token_id=writer.generation_config.bos_token_id, pad_token_id=end, eos_token_id=end)
         writer.save_pretrained(part)
         tokenizer.save_pretrained(part)
         return _finish(Exported(output, "safetensors", _weights(model), 0, difference), part, Writer(writer, tokenizer), Predictor.from_pretrained(part), questions, stock_code(tokenizer, config, mask_mode))

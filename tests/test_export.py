@@ -198,6 +198,11 @@ def test_a_writer_without_torch_writes_the_same(questions, tmp_path):
     same(runner.OnnxWriter(made.folder, threads=1, batch_size=5).predict(some), answers)
 
 
+def readme_code(folder):
+    "What README.md of weights tells one to run, without its question"
+    return re.search(r"~~~python\n(.*?)~~~", (folder/"README.md").read_text(), flags=re.S)[1].replace("FOLDER", str(folder)).rpartition("print(")[0]
+
+
 @pytest.mark.parametrize("layout", ["question_first", "context_first"])
 def test_stock_generate_writes_token_for_token(layout, questions, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -206,13 +211,26 @@ def test_stock_generate_writes_token_for_token(layout, questions, tmp_path):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     answers = generate_answers(*load_writer(tmp_path/"model"), some, share_context=False)
     stock = {}
-    exec(re.search(r"~~~python\n(.*?)~~~", (folder/"README.md").read_text(), flags=re.S)[1].replace("FOLDER", str(folder)).rpartition("print(")[0], stock)
+    exec(readme_code(folder), stock)
     prompts = prompt_features(some, tokenizer, PromptConfig(layout=layout, max_answer_length=10), labels=False)
     for row, prompt, answer, written in zip(some, prompts["input_ids"], answers, answers.written, strict=True):
         assert sum(stock["prompt"](row["question"], row["context"]), []) == prompt
         ids = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long))[0, len(prompt):].tolist()
         assert ids == written.tokens + [tokenizer.eos_token_id]*written.stopped
         assert stock["answer"](row["question"], row["context"]) == answer.text
+
+
+def test_generation_settings_of_the_base_are_left_behind(questions, tmp_path):
+    "A chat model's: they would punish what a prompt holds, which is where answers are, and cannot be saved once nothing is drawn at random"
+    from transformers import GenerationConfig
+    some, folder, stock = questions.select(range(0, len(questions), 60)), write_model(tmp_path/"model"), {}
+    GenerationConfig(do_sample=True, temperature=.3, top_p=.8, top_k=20, repetition_penalty=5., bos_token_id=1, eos_token_id=[0, 3]).save_pretrained(folder)
+    made = export.export_model(folder, tmp_path/"weights", "safetensors").folder
+    end = load_writer(folder)[1].eos_token_id
+    said = {k: v for k, v in read_json(made/"generation_config.json").items() if k not in ("transformers_version", "_from_model_config")}
+    assert said == dict(do_sample=False, max_new_tokens=10, bos_token_id=1, eos_token_id=end, pad_token_id=end)
+    exec(readme_code(made), stock)
+    assert [stock["answer"](row["question"], row["context"]) for row in some] == [p.text for p in generate_answers(*load_writer(folder), some, share_context=False)]
 
 
 def adapter(folder):
