@@ -391,7 +391,8 @@ def _side_by_side(original: Reader | Writer, exported, questions: Dataset | None
     "How two models answer the same questions"
     if questions is None: return None
     original = Predictor(original)
-    original.half = None
+    for side in (original, exported):
+        if isinstance(side, Predictor): side.half = None
     a, b = original.predict(questions), exported.predict(questions)
     return dict(questions=len(questions), original=squad_metrics(a, questions), exported=squad_metrics(b, questions), different=sum((x.text, x.start) != (y.text, y.start) for x, y in zip(a, b)))
 

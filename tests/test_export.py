@@ -233,6 +233,21 @@ def test_generation_settings_of_the_base_are_left_behind(questions, tmp_path):
     assert [stock["answer"](row["question"], row["context"]) for row in some] == [p.text for p in generate_answers(*load_writer(folder), some, share_context=False)]
 
 
+def test_both_sides_are_scored_in_float32(questions, tmp_path, monkeypatch):
+    "Also where a `Predictor` would choose half precision"
+    from squad_nb import predictor
+    seen = []
+    def watched(model, *args, **options):
+        seen.append(torch.is_autocast_enabled(model.device.type))
+        return generate_answers(model, *args, **options)
+    monkeypatch.setattr(predictor, "best_precision", lambda *args: "bf16")
+    monkeypatch.setattr(predictor, "generate_answers", watched)
+    some, folder = questions.select(range(2)), write_model(tmp_path/"model")
+    Predictor.from_pretrained(folder).predict(some)
+    made = export.export_model(folder, tmp_path/"weights", "safetensors", some)
+    assert seen == [True, False, False] and made.scores["different"] == 0
+
+
 def adapter(folder):
     "tiny-gpt2 with an adapter, as a run leaves it"
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
