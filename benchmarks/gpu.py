@@ -6,7 +6,7 @@ Models have random weights and the shape of the one they are named after, so not
 waited for at both ends. `padded` fills every row to the limit, in random order; `grouped` makes batches of like length; `shared` reads a passage once for its questions (GPT-2, passage first). Only tokens of the data count, never padding. Of `shared`,
 `questions_per_second` is what compares; its tokens are fewer.
 
-Utilisation is the arithmetic a step needs by the share of what the device could do in that time: 6 FLOPs a token and parameter that multiplies, and 12 a layer, width and pair of tokens that attend (PaLM, arXiv 2204.02311, appendix B; only pairs that the mask lets through), by
+Utilisation is the arithmetic a step needs by the share of what the device could do in that time: 6 FLOPs a token and parameter that multiplies, of the vocabulary's only where something is learned, and 12 a layer, width and pair of tokens that attend (PaLM, arXiv 2204.02311, appendix B; only pairs that the mask lets through), by
 the device's dense peak for the precision: fp32 runs in TF32. It is null for a device that the table below does not know; `--peak` says it in TFLOP/s.
 
 Without a GPU the same runs on the CPU, `--layers 1` and a small `--limit` keep it short. Exits with 1 when the batches of a side do not give the same mean loss in fp32 before training."""
@@ -30,15 +30,16 @@ from squad_nb.windows import window_features
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
-# Dense TFLOP/s as the vendor's data sheets give them: (bf16 or, where there is none, fp16; TF32 or, where there is none, fp32)
-PEAKS = {"H200": (989, 494), "H100 PCIe": (756, 378), "H100": (989, 494), "A100": (312, 156), "L40S": (362, 183), "L4": (121, 60), "A10G": (70, 35), "V100": (125, 15.7), "T4": (65, 8.1)}
+# Dense TFLOP/s as the vendor's data sheets give them, by the name torch reports: (bf16 or, where there is none, fp16; TF32 or, where there is none, fp32)
+PEAKS = {"NVIDIA H200": (989, 494), "NVIDIA H100 80GB HBM3": (989, 494), "NVIDIA H100 PCIe": (756, 378), "NVIDIA A100-SXM4-40GB": (312, 156), "NVIDIA A100-SXM4-80GB": (312, 156), "NVIDIA A100-PCIE-40GB": (312, 156),
+         "NVIDIA A100 80GB PCIe": (312, 156), "NVIDIA L40S": (362, 183), "NVIDIA L4": (121, 60), "NVIDIA A10G": (70, 35), "Tesla V100-SXM2-16GB": (125, 15.7), "Tesla T4": (65, 8.1)}
 LENGTH = 384
 SIDES = dict(distilbert=("padded", "grouped"), gpt2=("padded", "grouped", "shared"))
 
 
 def peak_flops(name, precision):
     "FLOP/s of a device at its best, or None"
-    return next((peaks[precision == "fp32"]*1e12 for known, peaks in PEAKS.items() if known in name), None)
+    return PEAKS[name][precision == "fp32"]*1e12 if name in PEAKS else None
 
 
 def make_model(shape, vocabulary, layers):
@@ -56,11 +57,14 @@ def make_rows(shape, side, questions, tokenizer):
 
 
 def make_batches(side, rows, collate, size, limit):
-    "(batch, its tokens, its pairs of tokens that attend), in the order in which a side reads them"
+    "(batch, its tokens, its pairs of tokens that attend, its questions or windows), in the order in which a side reads them"
     lengths = row_lengths(rows)
     order = np.random.default_rng(0).permutation(len(rows)).tolist() if side == "padded" else list(LengthGroupedSampler(lengths, size))
     if side == "padded": collate.multiple = limit  # rounds every batch up to one length
-    return [(collate(some), sum(len(row["input_ids"]) for row in some), sum(map(pairs, some))) for j in range(0, len(order), size) if (some := [rows[i] for i in order[j:j + size]])]
+    return [(collate(some), sum(len(row["input_ids"]) for row in some), sum(map(pairs, some)), sum(map(asked, some))) for j in range(0, len(order), size) if (some := [rows[i] for i in order[j:j + size]])]
+
+
+def asked(row): return int(np.max(row["branches"])) if "branches" in row else 1
 
 
 def pairs(row):
@@ -77,11 +81,11 @@ def losses_of(shape, model, batch):
     return span_losses(out.start_logits, out.end_logits, batch["context_mask"], batch["start_positions"], batch["end_positions"])
 
 
-def flops(shape, model, tokens, attending):
-    "Of forward and backward: a parameter that multiplies takes 6 a token, a pair of tokens that attend 12 a layer and width"
+def flops(shape, model, tokens, attending, learned):
+    "Of forward and backward: a parameter that multiplies takes 6 a token, a pair of tokens that attend 12 a layer and width; the vocabulary's weights multiply where something is learned"
     config, inner = model.config, sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name and not name.startswith(("transformer.wte", "transformer.wpe")))
     layers, width = (config.n_layers, config.dim) if shape == "distilbert" else (config.n_layer, config.n_embd)
-    return 6*inner*tokens + 12*layers*width*attending
+    return 6*inner*tokens + 12*layers*width*attending + (6*config.vocab_size*width*learned if shape == "gpt2" else 0)
 
 
 def one(shape, side, precision, compiled, args):
@@ -93,12 +97,14 @@ def one(shape, side, precision, compiled, args):
     questions = take(data["train"] if isinstance(data, dict) else data, args.limit, seed=0, passages=True)
     rows, collate = make_rows(shape, side, questions, tokenizer)
     per_row, limit = len(questions)/len(rows), LENGTH + (0 if shape == "distilbert" else 112)  # question, cue and answer beside 384 tokens of context
-    batches = [({k: v.to(device) for k, v in batch.items()}, *counts) for batch, *counts in make_batches(side, rows, collate, max(1, round(args.batch_size/per_row)), limit)]
+    batches = make_batches(side, rows, collate, max(1, round(args.batch_size/per_row)), limit)
+    def there(batch): return {k: (v.pin_memory() if gpu else v).to(device, non_blocking=True) for k, v in batch.items()}
     model = make_model(shape, len(tokenizer), args.layers).to(device)
-    with torch.no_grad(): loss = float(torch.cat([losses_of(shape, model, batch) for batch, *_ in batches]).mean()) if precision == "fp32" and not compiled else None
+    with torch.no_grad(): loss = float(torch.cat([losses_of(shape, model, there(batch)) for batch, *_ in batches]).mean()) if precision == "fp32" and not compiled else None
     if compiled: (model.distilbert if shape == "distilbert" else model.transformer).compile(dynamic=True)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5, fused=True)
     def step(batch):
+        batch = there(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): mean = losses_of(shape, model, batch).mean()
         mean.backward()
         optimizer.step(); optimizer.zero_grad()
@@ -108,10 +114,11 @@ def one(shape, side, precision, compiled, args):
     began = time.perf_counter()
     for batch, *_ in timed: step(batch)
     if gpu: torch.cuda.synchronize()
-    seconds, tokens, done = time.perf_counter() - began, sum(n for _, n, _ in timed), per_row*sum(len(batch["input_ids"]) for batch, *_ in timed)
-    name, work = torch.cuda.get_device_name() if gpu else "CPU", flops(shape, model, tokens, sum(n for *_, n in timed))
+    seconds, (tokens, attending, done) = time.perf_counter() - began, map(sum, zip(*(counts for _, *counts in timed)))
+    learned = sum(int((batch["labels"] != -100).sum()) for batch, *_ in timed) if shape == "gpt2" else 0
+    name, work = torch.cuda.get_device_name() if gpu else "CPU", flops(shape, model, tokens, attending, learned)
     peak = args.peak*1e12 if args.peak else peak_flops(name, precision)
-    return dict(shape=shape, side=side, precision=precision, compiled=compiled, questions_per_second=done/seconds, tokens_per_second=tokens/seconds, tflops=work/seconds/1e12,
+    return dict(shape=shape, side=side, precision=precision, compiled=compiled, questions_per_second=done*(len(questions)/len(rows) if shape == "distilbert" else 1)/seconds, tokens_per_second=tokens/seconds, tflops=work/seconds/1e12,
                 utilisation=work/seconds/peak if peak else None, peak_mib=torch.cuda.max_memory_allocated()/2**20 if gpu else None, loss=loss, device=name)
 
 

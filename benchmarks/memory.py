@@ -106,7 +106,8 @@ def main():
     if args.side: return child(args)
     report = dict(model=Path(args.model).name, writer=Path(args.writer).name, max_length=args.max_length, machine=platform.machine(), sides={side: measure(side, args) for side in SIDES})
     grown = {side: found["bytes_a_question"] for side, found in report["sides"].items()}
-    report["ratios"] = dict(pointing=round(grown["gathered"]/max(grown["ours"], 1), 1), writing=round(grown["gathered, writing"]/max(grown["ours, writing"], 1), 1))
+    def times(gathered, ours): return round(grown[gathered]/grown[ours], 1) if grown[ours] > 1000 else None  # less is the allocator's noise
+    report["ratios"] = dict(pointing=times("gathered", "ours"), writing=times("gathered, writing", "ours, writing"))
     print(json.dumps(report, indent=1))
     if args.json: Path(args.json).write_text(json.dumps(report, indent=1))
     return int(grown["ours"] > grown["gathered"] or grown["ours, writing"] > grown["gathered, writing"])

@@ -18,7 +18,9 @@ from squad_nb.squad import load_squad
 
 def plain_metrics(predictions, dataset):
     "As the script of SQuAD v1.1 goes about it: every accepted answer is normalized for EM, and again for F1"
-    def normalize(text): return " ".join(re.sub(r"\b(a|an|the)\b", " ", "".join(c for c in text.lower() if c not in set(string.punctuation))).split())
+    def normalize(text):
+        punctuation = set(string.punctuation)
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", "".join(c for c in text.lower() if c not in punctuation)).split())
     def f1(text, gold):
         said, wanted = normalize(text).split(), normalize(gold).split()
         same = sum((Counter(said) & Counter(wanted)).values())

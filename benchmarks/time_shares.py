@@ -13,8 +13,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from squad_nb.core import SquadNbError, seed_everything
-from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, PadCollator, context_columns, load_reader, merge, training_arguments
+from squad_nb.core import SquadNbError, best_precision, seed_everything
+from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, PadCollator, context_columns, load_reader, merge, row_lengths, training_arguments
 from squad_nb.generate import generate_answers
 from squad_nb.generative import GenerativeTrainer, load_writer
 from squad_nb.metrics import squad_metrics
@@ -63,19 +63,22 @@ def training(make):
     return dict(seconds=total, shares={name: part/total for name, part in watch.seconds.items()}, outside=1 - sum(watch.seconds.values())/total)
 
 
+def autocast(precision): return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
 @torch.inference_mode()
-def reading(model, tokenizer, questions, config, batch_size):
+def reading(model, tokenizer, questions, config, batch_size, precision):
     "Seconds of a model that points"
     watch = Watch()
     with watch("preparation"):
         windows = window_features(questions, tokenizer, config.max_length, config.stride).with_format("numpy")
         rows, collate = context_columns(windows), PadCollator(tokenizer.pad_token_id or 0)
-        order = sorted(range(len(rows)), key=lambda i: -len(windows[i]["input_ids"]))
+        order = (-row_lengths(windows)).argsort(kind="stable").tolist()
         batches = [collate([rows[i] for i in order[j:j + batch_size]]) for j in range(0, len(order), batch_size)]
     tops = []
     for batch in batches:
-        with watch("model"): out = model(**{name: x for name, x in batch.items() if name in ("input_ids", "attention_mask", "token_type_ids")})
-        with watch("decoding"): tops.append(top_spans(out.start_logits, out.end_logits, batch["context_mask"].bool(), config.n_best, config.max_answer_length))
+        with watch("model"), autocast(precision): out = model(**{name: x for name, x in batch.items() if name in ("input_ids", "attention_mask", "token_type_ids")})
+        with watch("decoding"): tops.append(top_spans(out.start_logits.float(), out.end_logits.float(), batch["context_mask"].bool(), config.n_best, config.max_answer_length))
     with watch("decoding"):
         back = torch.argsort(torch.tensor(order))
         answers = merge(TopSpans(*(torch.cat(column)[back] for column in zip(*tops))), windows, questions, config)
@@ -83,16 +86,16 @@ def reading(model, tokenizer, questions, config, batch_size):
     return watch.seconds
 
 
-def writing(model, tokenizer, questions, batch_size):
+def writing(model, tokenizer, questions, batch_size, precision):
     "Seconds of a model that writes: preparation of its training, and its answers"
     watch, config = Watch(), PromptConfig(layout="context_first")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = GenerativeTrainer(model, training_arguments(folder, batch_size=batch_size, precision="fp32", evaluates=False, disable_tqdm=True), None, None, tokenizer, config)
+        trainer = GenerativeTrainer(model, training_arguments(folder, batch_size=batch_size, precision=precision, evaluates=False, disable_tqdm=True), None, None, tokenizer, config)
         with watch("preparation"): batches = list(trainer.get_eval_dataloader(questions))
     with torch.no_grad(), watch("model"):
         for batch in batches: trainer.prediction_step(model, batch, False)
     forward, model.forward = model.forward, watch.wrap(model.forward, "writing")
-    with watch("answers"): squad_metrics(generate_answers(model, tokenizer, questions, config=config, override=True), questions)
+    with watch("answers"), autocast(precision): squad_metrics(generate_answers(model, tokenizer, questions, config=config, override=True), questions)
     model.forward = forward
     watch.seconds["decoding"] = watch.seconds.pop("answers") - watch.seconds["writing"]
     return watch.seconds
@@ -105,6 +108,7 @@ def main():
     parser.add_argument("--writer", help="a causal language model")
     parser.add_argument("--limit", type=int, default=400, help="questions, whole passages")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: as training and asking choose it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -115,14 +119,15 @@ def main():
         data = load_squad(args.data)
         questions = take(data["train"] if isinstance(data, dict) else data, args.limit, seed=0, passages=True)
         model, tokenizer = load_reader(args.model) if args.model else load_writer(args.writer)
-        seconds = reading(model.eval(), tokenizer, questions, ExtractiveConfig(), args.batch_size) if args.model else writing(model.eval(), tokenizer, questions, args.batch_size)
+        precision = best_precision(model.config.hidden_size) if args.precision == "auto" else args.precision
+        seconds = reading(model.eval(), tokenizer, questions, ExtractiveConfig(), args.batch_size, precision) if args.model else writing(model.eval(), tokenizer, questions, args.batch_size, precision)
         with tempfile.TemporaryDirectory() as folder:
-            how = training_arguments(folder, epochs=1, batch_size=args.batch_size, precision="fp32", evaluates=False, save_strategy="no", disable_tqdm=True)
+            how = training_arguments(folder, epochs=1, batch_size=args.batch_size, precision=precision, evaluates=False, save_strategy="no", disable_tqdm=True)
             if args.model: trained = training(lambda: ExtractiveTrainer(model, how, questions, None, tokenizer, ExtractiveConfig()))
             else: trained = training(lambda: GenerativeTrainer(model, how, questions, None, tokenizer, PromptConfig(layout="context_first")))
     except SquadNbError as e: sys.exit(str(e))
     beside = seconds["writing" if args.writer else "model"]
-    result = dict(questions=len(questions), seconds=seconds, times_the_model=dict(preparation=seconds["model"]/seconds["preparation"], decoding=beside/seconds["decoding"]), training=trained)
+    result = dict(questions=len(questions), precision=precision, seconds=seconds, times_the_model=dict(preparation=seconds["model"]/seconds["preparation"], decoding=beside/seconds["decoding"]), training=trained)
     print(json.dumps(result, indent=1))
     if args.json: args.json.write_text(json.dumps(result, indent=1) + "\n")
 

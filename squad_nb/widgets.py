@@ -184,7 +184,7 @@ def question_rows(
 class _NoWeights:
     "In the place of a model of which only the tokenizer is wanted"
     @staticmethod
-    def from_pretrained(source, **more): return None, {}
+    def from_pretrained(source, **more): return None, dict(missing_keys=())
 
 def _model_of(run: Path) -> Path:
     "The model that a run ended with, or its last checkpoint; raises `ModelError` where there is neither"
