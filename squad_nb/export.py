@@ -276,15 +276,18 @@ def _weights(folder: Path) -> int:
     "Bytes of all weights in a folder"
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".onnx", ".data"))
 
+_WRITTEN = f"{PROGRAM}*", "model*.safetensors*", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "chat_template.jinja" # By an export, of either kind, besides config.json and README.md
+
 @contextmanager
 def _put_whole(model: Path, output: str | Path, force: bool) -> Iterator[Path]:
     "A folder to fill; its files move to `output` if nothing is raised"
     if Path(output).resolve() == model.resolve(): raise OutputError(f"{output} is the model's own folder: give another one")
     output, made = claim_folder(output, force), False
     try:
+        if kept := [name for name in ("run.json", "adapter_config.json") if (output/name).exists()]: raise OutputError(f"{output} holds {kept[0]}, so a training made it, and no export replaces that: give another folder")
         with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as part:
             yield Path(part)
-            for stale in (PROGRAM, f"{PROGRAM}.data"): (output/stale).unlink(missing_ok=True)  # of another format
+            for stale in (path for pattern in _WRITTEN for path in output.glob(pattern)): stale.unlink()
             for path in sorted(Path(part).iterdir()): os.replace(path, output/path.name)
             made = True
     except OSError as e:
@@ -438,7 +441,7 @@ def export_model(
     output: str | Path,               # New folder
     format: str = "onnx",             # Or "int8", an ONNX program with 8-bit weights; or "safetensors", for a model that writes
     questions: Dataset | None = None, # Score both on these
-    force: bool = False,              # Write into a folder that holds something
+    force: bool = False,              # Write into a folder that holds something, and replace an earlier export in it
 ) -> Exported:
     "Make a folder that is complete on its own. Raises `ModelError` where the model cannot be exported or the export is not the same, `SettingError` for a format that does not fit or where packages are missing, `OutputError` for a folder that is in use"
     model, output = Path(model), Path(output)

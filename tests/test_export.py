@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'squad_nb[onnx]'")
 from squad_nb import export, runner
-from squad_nb.core import ModelError, SettingError, read_json, write_json
+from squad_nb.core import ModelError, OutputError, SettingError, read_json, write_json
 from squad_nb.decoding import best_spans
 from squad_nb.extractive import ExtractiveConfig, load_reader
 from squad_nb.generate import generate_answers, save_settings
@@ -246,6 +246,29 @@ def test_both_sides_are_scored_in_float32(questions, tmp_path, monkeypatch):
     Predictor.from_pretrained(folder).predict(some)
     made = export.export_model(folder, tmp_path/"weights", "safetensors", some)
     assert seen == [True, False, False] and made.scores["different"] == 0
+
+
+def test_an_export_replaces_one_of_another_format(tmp_path):
+    "Nothing of the other stays, be it in shards, and what is no export's does"
+    model, folder, program, notes = write_model(tmp_path/"model"), tmp_path/"export", {"README.md", "config.json", "model.onnx", "tokenizer.json"}, {"notes.txt"}
+    weights = {path.name for path in export.export_model(model, folder, "safetensors").folder.iterdir()}
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"): shutil.copy(folder/"config.json", folder/name)
+    export.export_model(model, folder, "onnx", force=True)
+    assert {path.name for path in folder.iterdir()} == program | notes and runner.load_export(folder)
+    with pytest.raises(ModelError, match="answers without torch"): Predictor.from_pretrained(folder)
+    (folder/"model.onnx.data").touch()
+    export.export_model(model, folder, "safetensors", force=True)
+    assert {path.name for path in folder.iterdir()} == weights | notes and Predictor.from_pretrained(folder)
+    with pytest.raises(ModelError): runner.load_export(folder)
+
+
+@pytest.mark.parametrize("name", ["run.json", "adapter_config.json"])
+def test_a_run_is_not_replaced(name, tmp_path):
+    model, run = write_model(tmp_path/"model"), write_model(tmp_path/"run")
+    (run/name).write_text("{}")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(OutputError, match=f"holds {name}, so a training made it"): export.export_model(model, run, "safetensors", force=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def adapter(folder):
