@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'TEMPERATURES', 'SPREAD', 'reliability', 'calibration_error', 'probability_scores', 'temper', 'Calibration',
-           'fit_temperature', 'plot_reliability']
+           'fit_temperature', 'untempered', 'plot_reliability']
 
 # %% ../nbs/13_calibration.ipynb #2a25f406
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +102,19 @@ def fit_temperature(
         return -np.where(right > 0, np.log(p), np.log1p(-p)).sum() + (np.log(temperature)/SPREAD)**2/2
     best = float(min(TEMPERATURES, key=loss))
     return Calibration(best, len(asked), *(probability_scores(p[winner], right) for p in (shares, temper(shares, owner, best))))
+
+# %% ../nbs/13_calibration.ipynb #c5a07bcb
+@contextmanager
+def untempered(
+    warm: Callable[[float], None], # Gives a model's probabilities at a temperature
+    before: float,                 # The one that it has
+) -> Iterator[None]:
+    "Within, probabilities are at temperature 1, for `fit_temperature`; they go back to `before` where something is raised"
+    warm(1.0)
+    try: yield
+    except BaseException:
+        warm(before)
+        raise
 
 # %% ../nbs/13_calibration.ipynb #a6986ca2
 def plot_reliability(

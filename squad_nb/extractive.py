@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
-from .calibration import Calibration, fit_temperature
+from .calibration import Calibration, fit_temperature, untempered
 from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, read_json, seed_everything, write_json
 from .devices import set_fsdp
 from .metrics import squad_metrics
@@ -388,9 +388,10 @@ def tune_temperature(
     trainer: QuestionTrainer,
     questions: Dataset, # Neither trained on nor reported
 ) -> Calibration:
-    "Find the temperature at which probabilities are likeliest, and keep it with the model"
-    found = fit_temperature(trainer.predict(questions).predictions, questions)
-    trainer.keep_temperature(found.temperature)
+    "Find the temperature of the highest posterior, and keep it with the model"
+    with untempered(trainer.keep_temperature, trainer.model.config.squad_nb["temperature"]):
+        found = fit_temperature(trainer.predict(questions).predictions, questions)
+        trainer.keep_temperature(found.temperature)
     return found
 
 # %% ../nbs/22_extractive.ipynb #489a9440

@@ -18,8 +18,8 @@ import numpy as np, torch
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedModel
 
-from .calibration import Calibration, fit_temperature
-from .core import DataError, ModelError, OutputError, Prediction, SettingError, best_device, best_precision, _texts, check_whole, pair_texts, ranked, read_json, write_json
+from .calibration import Calibration, fit_temperature, untempered
+from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, _texts, check_whole, pair_texts, ranked, read_json, write_json
 from .extractive import ExtractiveConfig, PadCollator, check_length, context_columns, load_reader, merge, row_lengths
 from .generate import Answers, choose_settings, generate_answers, save_settings, saved_temperature, written_tokens
 from .generative import load_writer
@@ -198,7 +198,7 @@ class Predictor:
     def calibrate(self,
         questions: Dataset, # With accepted answers; neither trained on nor reported
         save: bool = True,  # In the folder that the model came from
-    ) -> Calibration:       # `before` is as the model came
+    ) -> Calibration:
         "Fit the temperature of the probabilities, and keep it with the model; raises `SettingError` where it cannot be saved, and what `fit_temperature` raises"
         with self._turn: return keep_temperature(self, questions, self.source if save else None)
 
@@ -209,7 +209,10 @@ def check_saved(
 ) -> None:
     "Raise `SettingError` where its temperature could not be saved"
     if not folder or not Path(folder).is_dir(): raise SettingError(f"{folder or 'The model'} is no folder that the temperature could be saved in: say save=False")
-    if isinstance(answers, Writer) or not read_json(Path(folder)/"config.json").get("squad_nb"): return
+    if isinstance(answers, Writer):
+        if answers.verbatim: raise SettingError(f"The model is held to the passage, and {folder} does not say so: the temperature would not fit what it writes freely: say save=False")
+        return
+    if not read_json(Path(folder)/"config.json").get("squad_nb"): return
     if answers.config != replace(ExtractiveConfig.of(answers.model), temperature=answers.temperature):
         raise SettingError(f"The model is asked under other settings than {folder} says, and the temperature would not fit those: say save=False")
 
@@ -219,16 +222,13 @@ def keep_temperature(
     folder: str | Path | None, # Whose config.json is to say so; None: none
 ) -> Calibration:
     "What `Predictor.calibrate` does"
-    answers, model = predictor.answers, predictor.model
+    answers = predictor.answers
     if folder is not None: check_saved(folder, answers)
-    found, before = fit_temperature(predictor.predict(questions), questions), answers.temperature
-    answers.warm(found.temperature*before)
-    try:
-        if folder is not None: write_json(path := Path(folder)/"config.json", read_json(path) | dict(squad_nb=model.config.squad_nb), indent=2)
-    except OutputError:
-        answers.warm(before)
-        raise
-    return found._replace(temperature=found.temperature*before)
+    with untempered(answers.warm, answers.temperature):
+        found = fit_temperature(predictor.predict(questions), questions)
+        answers.warm(found.temperature)
+        if folder is not None: write_json(path := Path(folder)/"config.json", read_json(path) | dict(squad_nb=predictor.model.config.squad_nb), indent=2)
+    return found
 
 # %% ../nbs/40_predictor.ipynb #6570cd13
 REFUSED = dict(

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 
-from squad_nb.calibration import FLOOR, TEMPERATURES, calibration_error, fit_temperature, probability_scores, reliability, temper
+from squad_nb.calibration import FLOOR, TEMPERATURES, calibration_error, fit_temperature, probability_scores, reliability, temper, untempered
 from squad_nb.core import Candidate, DataError, Prediction, write_json
 from squad_nb.metrics import question_scores
 from squad_nb.sample import generate_squad
@@ -109,6 +109,14 @@ def test_a_small_split_that_is_all_right_or_all_wrong_gives_no_certainty(right):
     found = fit_temperature(said, rows(8, [["Ada" if right else "Ben"]]*8))
     p = temper(np.array([.6]), np.zeros(1, int), found.temperature)[0]
     assert found.temperature < 1 and .6 < p < .9 if right else found.temperature > 1 and .5 < p < .6
+
+
+def test_what_is_raised_within_brings_the_old_temperature_back():
+    has = [2.5]
+    with pytest.raises(KeyboardInterrupt), untempered(has.append, has[-1]):
+        has.append(7.)
+        raise KeyboardInterrupt
+    assert has == [2.5, 1.0, 7., 2.5]
 
 
 def test_what_cannot_be_fitted_is_said():

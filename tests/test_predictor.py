@@ -8,10 +8,11 @@ from datasets import concatenate_datasets
 from transformers import BertConfig, BertForQuestionAnswering
 from typer.testing import CliRunner
 
+from squad_nb.calibration import fit_temperature
 from squad_nb.cli import app
 from squad_nb.core import DataError, ModelError, OutputError, SettingError, SquadNbError
 from squad_nb.doctor import doctor
-from squad_nb.extractive import ExtractiveConfig, fit_reader, load_reader
+from squad_nb.extractive import ExtractiveConfig, fit_reader, load_reader, tune_temperature
 from squad_nb.generative import fit_writer
 from squad_nb.predictor import Predictor, QuestionAnswering, settings_of, track_of
 from squad_nb.prompts import PromptConfig
@@ -233,6 +234,37 @@ def test_calibrating_changes_the_temperature_and_nothing_else(runs, tmp_path, tr
     assert [path.name for path, old in files.items() if path.read_bytes() != old] == ["config.json"]
     now, then = (json.loads(text) for text in ((tmp_path/track/"config.json").read_bytes(), files[tmp_path/track/"config.json"]))
     assert now["squad_nb"].pop("temperature") == found.temperature and then["squad_nb"].pop("temperature") and now == then
+
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+@pytest.mark.parametrize("had", [.2, 1.0, 6.5])
+def test_whatever_temperature_a_model_had_the_same_questions_give_the_same(runs, tmp_path, track, had):
+    shutil.copytree(runs[0]/track, tmp_path/track)
+    predictor, questions = Predictor.from_pretrained(tmp_path/track), invented(2, seed=5)
+    predictor.answers.warm(1.0)
+    from_one = fit_temperature(predictor.predict(questions), questions)
+    predictor.answers.warm(had)
+    assert [predictor.calibrate(questions) for _ in range(3)] == [from_one]*3 and from_one.temperature != 1
+    assert Predictor.from_pretrained(tmp_path/track).calibrate(questions) == from_one
+
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+def test_tuning_a_trainer_again_gives_the_same(runs, track):
+    trainer, questions = runs[2][track], invented(2, seed=5)
+    kept = trainer.model.config.squad_nb["temperature"]
+    found = [tune_temperature(trainer, questions) for _ in range(2)]
+    assert found[0] == found[1] and trainer.model.config.squad_nb["temperature"] == found[0].temperature != 1
+    with pytest.raises(DataError): tune_temperature(trainer, questions.map(lambda row: dict(answers=dict(text=[], answer_start=[]))))
+    assert trainer.model.config.squad_nb["temperature"] == found[0].temperature
+    trainer.keep_temperature(kept)
+
+
+def test_a_temperature_of_answers_held_to_the_passage_is_not_saved(runs, tmp_path):
+    shutil.copytree(runs[0]/"writer", tmp_path/"writer")
+    predictor, config = Predictor.from_pretrained(tmp_path/"writer", verbatim=True), (tmp_path/"writer"/"config.json").read_bytes()
+    with pytest.raises(SettingError, match="held to the passage.*save=False"): predictor.calibrate(invented(2, seed=5))
+    found = predictor.calibrate(invented(2, seed=5), save=False)
+    assert predictor.answers.temperature == found.temperature and (tmp_path/"writer"/"config.json").read_bytes() == config
 
 
 def test_a_model_from_elsewhere_keeps_its_settings_with_its_temperature(tmp_path):
