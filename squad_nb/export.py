@@ -113,13 +113,12 @@ def check_difference(
 
 # %% ../nbs/50_export.ipynb #60738c5a
 def quantize(
-    source: str | Path, # An ONNX file of float weights
+    source: str | Path, # An ONNX file of float weights, in one piece
     target: str | Path, # Another, of 8-bit ones
 ) -> None:
     "Round a program's weights"
     from onnxruntime.quantization import quantize_dynamic
-    large = Path(f"{source}.data").exists()
-    with _hushed(): quantize_dynamic(source, target, per_channel=True, reduce_range=True, use_external_data_format=large)
+    with _hushed(): quantize_dynamic(source, target, per_channel=True, reduce_range=True)
 
 # %% ../nbs/50_export.ipynb #923b0e9f
 class _Step(torch.nn.Module):
@@ -181,7 +180,9 @@ def _merge_adapter(model: Path):
     if find_spec("peft") is None: raise SettingError(f"{model} holds an adapter, and peft is not installed: pip install peft")
     if not (model/"adapter_model.safetensors").exists(): raise ModelError(f"{model} has an adapter_config.json, but no adapter_model.safetensors; weights in other formats are not opened")
     from peft import PeftModel
-    base, run = read_json(model/"adapter_config.json").get("base_model_name_or_path"), model/"run.json"
+    said, run = read_json(model/"adapter_config.json"), model/"run.json"
+    base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    if not base or not isinstance(base, str): raise ModelError(f"{model/'adapter_config.json'} does not name the model that the adapter changes: set base_model_name_or_path in it")
     writer, _ = load_writer(base)
     writer.config.squad_nb = read_json(run).get("settings") if run.exists() else None
     ids = torch.randint(writer.config.get_text_config().vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))

@@ -295,6 +295,14 @@ def test_an_adapter_is_merged(tmp_path, questions):
     same(precise(made.folder).predict(questions.select(range(4))), generate_answers(lora, tokenizer, questions.select(range(4))))
 
 
+@pytest.mark.parametrize("said", [dict(peft_type="LORA"), dict(base_model_name_or_path=None), dict(base_model_name_or_path=["base"]), []])
+def test_an_adapter_without_a_base_says_so(said, tmp_path):
+    _, _, run = adapter(tmp_path)
+    write_json(run/"adapter_config.json", said)
+    with pytest.raises(ModelError, match="does not name the model that the adapter changes"): export.export_model(run, tmp_path/"new", "safetensors")
+    assert not (tmp_path/"new").exists()
+
+
 class Bomb:
     def __init__(self, mark): self.mark = mark
     def __reduce__(self): return Path.touch, (self.mark,)
