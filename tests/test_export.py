@@ -188,6 +188,24 @@ def llama():
                                         bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)).eval()
 
 
+WRITERS = dict(Qwen2=dict(num_key_value_heads=2), GPTNeoX=dict(rotary_pct=.25))  # GPT-2 and Llama are exported whole below
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_other_architectures_that_write(name, tmp_path):
+    import transformers
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=130, initializer_range=.3, **WRITERS[name])).eval()
+    export.writer_program(model).save(tmp_path/"model.onnx")
+    assert 0 < export.writer_difference(runner.open_program(tmp_path/"model.onnx", 1), model, positions=130) < export.TOLERANCE
+
+
+def test_a_memory_that_forgets_is_refused():
+    from transformers import MistralConfig, MistralForCausalLM
+    model = MistralForCausalLM(MistralConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=64, sliding_window=16))
+    with pytest.raises(ModelError, match="does not keep the keys and values of all tokens"): export.writer_program(model)
+
+
 def test_a_writer_without_torch_writes_the_same(questions, tmp_path):
     some = questions.select(range(0, len(questions), 60))
     folder = write_model(tmp_path/"model", "prefix", llama(), layout="question_first", max_context_length=48, stride=16)
