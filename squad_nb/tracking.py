@@ -111,10 +111,10 @@ class _Tracker:
 
 # %% ../nbs/14_tracking.ipynb #9c8fff69
 class TensorBoardTracker(_Tracker, TensorBoardCallback):
-    "Event files in `output/tensorboard/PROJECT/RUN`, or where TENSORBOARD_LOGGING_DIR says"
+    "Event files in `output/tensorboard/PROJECT/RUN`; TENSORBOARD_LOGGING_DIR stands for `output/tensorboard`"
     def __init__(self, trainer: Trainer):
         super().__init__(trainer)
-        self.logging_dir = self.logging_dir or str(Path(trainer.args.output_dir)/"tensorboard"/self.project/self.name)
+        self.logging_dir = str(Path(self.logging_dir or f"{trainer.args.output_dir}/tensorboard")/self.project/self.name)
 
     def _init_summary_writer(self, args):
         step = self.trainer.state.global_step

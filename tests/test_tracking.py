@@ -76,6 +76,14 @@ def test_a_resumed_run_goes_on_in_the_same_curve(world, tmp_path):
     assert sorted(read(tmp_path/"run/tensorboard/squad/run")[0]["eval/f1"]) == [first]
 
 
+def test_one_folder_for_all_runs_shows_each_of_them(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path/"all"))
+    for name in ("first", "second"): FIT["extractive"](*world, tmp_path/name, report_to="tensorboard", project="squad", epochs=1)
+    one, two = (read(tmp_path/"all/squad"/name)[0] for name in ("first", "second"))
+    assert one["eval/f1"] == two["eval/f1"] and one["train/loss"] == two["train/loss"] and not [*tmp_path.glob("*/tensorboard")]
+    assert [*(tmp_path/"all").iterdir()] == [tmp_path/"all/squad"]
+
+
 def records(path):
     "What Weights & Biases wrote: protocol buffers in a log of 32 KiB blocks"
     from wandb.proto.wandb_internal_pb2 import Record
