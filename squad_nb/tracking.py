@@ -143,9 +143,10 @@ class WandbTracker(_Tracker, WandbCallback):
         super().setup(args, state, model, **kwargs)
 
     def _begin(self, output: Path, resumed: bool) -> None:
-        mode, earlier = wandb_mode(), sorted((output/"wandb").glob("*run-*-*"), key=lambda folder: folder.name.partition("run-")[2]) if resumed else []
+        mode, earlier = wandb_mode(), sorted(folder.name.partition("run-")[2] for folder in (output/"wandb").glob("*run-*-*")) if resumed else []
+        id = os.environ.get("WANDB_RUN_ID") or (earlier[-1].partition("-")[2] if earlier else None)
         output.mkdir(parents=True, exist_ok=True)
-        try: run = self._wandb.init(project=self.project, name=self.name, dir=str(output), mode=mode, id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+        try: run = self._wandb.init(project=self.project, name=self.name, dir=str(output), mode=mode, id=id,
                                     resume="allow" if mode == "online" else None, settings=self._wandb.Settings(silent=True))
         except self._wandb.Error as e: raise _refused(e) from e
         WandbTracker.begun = run

@@ -160,15 +160,18 @@ def test_a_key_is_missed_or_refused_in_one_line_before_anything_is_read(key, say
     assert line.startswith("squad_nb: ") and says in line and "0123456789" not in out + err and not (tmp_path/"run").exists()
 
 
-def test_a_resumed_run_keeps_its_id_and_the_users_own_run_is_used(world, forgetful, tmp_path):
+def test_a_resumed_run_keeps_its_id_and_the_users_own_run_is_used(world, forgetful, monkeypatch, tmp_path):
     import wandb
     forgetful("WANDB_MODE", "offline")
-    FIT["extractive"](*world, tmp_path/"run", report_to="wandb")
-    end_early(tmp_path/"run")
-    time.sleep(1.1)  # folders are named by the second
-    FIT["extractive"](*world, tmp_path/"run", report_to="wandb", resume=True)
-    ids = [path.name.rpartition("-")[2] for path in tmp_path.glob("run/wandb/offline-run-*")]
-    assert len(ids) == 2 and len(set(ids)) == 1 and wandb.run is None
+    for asked, resume in ((None, False), ("b-run-2", True), (None, True)):
+        monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+        if asked: forgetful("WANDB_RUN_ID", asked)
+        wandb.teardown()
+        FIT["extractive"](*world, tmp_path/"run", report_to="wandb", resume=resume)
+        end_early(tmp_path/"run")
+        time.sleep(1.1)  # folders are named by the second
+    first, *ids = [record.run.run_id for path in sorted(tmp_path.glob("run/wandb/offline-run-*/*.wandb")) for record in records(path) if record.WhichOneof("record_type") == "run"]
+    assert first and ids == ["b-run-2"]*2 and wandb.run is None
     trainer = ExtractiveTrainer(*load_reader("tiny-bert")[:1], training_arguments(tmp_path/"stopped", report_to="wandb", **HOW | dict(epochs=1)), *world, load_reader("tiny-bert")[1], ExtractiveConfig(192, 48))
     trainer.train()  # and nothing after it, as in a notebook whose training was interrupted
     left = wandb.run
