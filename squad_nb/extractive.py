@@ -27,10 +27,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils.notebook import NotebookProgressCallback
 
 from .calibration import Calibration, fit_temperature, untempered
-from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, read_json, seed_everything, write_json
+from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, seed_everything, write_json
 from .devices import set_fsdp
 from .metrics import squad_metrics
-from .runs import PLAN, RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_of
+from .runs import RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_in, plan_of
 from .sample import TINY_MODELS, tiny_model
 from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, top_spans
 from .squad import is_v2
@@ -426,7 +426,7 @@ def finish_run(
             if trainer.scores: write_json(part/"predictions.json", {p.id: p.text for p in trainer.predictions})
             keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
             write_json(part/RECORD, dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores,
-                                         history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(read_json(run.folder/PLAN), order, part)))
+                                         history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(plan_in(run.folder), order, part)))
             run.place(part)
     trainer.accelerator.wait_for_everyone()  # nobody goes on before the folder is whole
 

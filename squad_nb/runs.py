@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'hash_json', 'data_hash', 'weights_hash', 'flush',
            'aside', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of', 'last_checkpoint',
-           'keep_checkpoints', 'locked', 'check_free', 'tidy', 'Run', 'run_hashes', 'is_finished', 'open_run',
-           'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'plan_of', 'hashes_of']
+           'keep_checkpoints', 'locked', 'plan_in', 'check_free', 'make_way', 'Run', 'run_hashes', 'is_finished',
+           'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'plan_of', 'hashes_of']
 
 # %% ../nbs/03_runs.ipynb #0f97422e
 import hashlib, json, logging, os, pickle, re, shutil
@@ -187,11 +187,19 @@ def locked(
     try: yield
     finally: lock.release()
 
-# %% ../nbs/03_runs.ipynb #6e34028b
+# %% ../nbs/03_runs.ipynb #1a1c31ab
 def _things_in(folder: Path) -> set[str]: return {path.name for path in folder.iterdir()} - {LOCK, ASIDE}
 
 def _write_plan(folder: Path, plan: dict) -> None:
-    with aside(folder, PLAN) as part: os.replace(flush(write_json(part/PLAN, plan)), folder/PLAN)
+    with aside(folder, PLAN) as part: os.replace(flush(write_json(part/PLAN, dict(squad_nb=plan))), folder/PLAN)
+
+def plan_in(
+    folder: str | Path, # Perhaps of a run
+) -> dict | None: # {} before the run has begun; None where none is
+    "The plan of a run"
+    try: plan = read_json(Path(folder)/PLAN)
+    except DataError: return None
+    return plan["squad_nb"] if isinstance(plan, dict) and isinstance(plan.get("squad_nb"), dict) else None
 
 def check_free(
     folder: Path,
@@ -200,24 +208,23 @@ def check_free(
 ) -> None:
     "Raise `OutputError` when something stands in a folder that is not to be touched"
     if not folder.is_dir() or not _things_in(folder): return
-    ours, others = (folder/PLAN).exists(), checkpoints_of(folder)
+    ours, others = plan_in(folder) is not None, checkpoints_of(folder)
     if force and others and not ours: raise OutputError(f"{folder} holds checkpoints that another program wrote, such as {others[-1].name}, and they are not removed: move them away, or give another folder")
     if force or resume and ours: return
     if ours: raise OutputError(f"{folder} is not empty, it holds a run: --resume goes on with it, --force begins anew; or give another folder")
     raise OutputError(f"{folder} is not empty, and nothing in it is overwritten" + ": it holds no run to go on with"*resume + ": give another folder, or force it")
 
-def tidy(
+def make_way(
     folder: Path,
-    resume: bool,
+    plan: dict, # Of the run that begins
 ) -> None:
-    "Remove what a kill left half written; and the checkpoints and records of a former run, where a new one begins"
-    for left in [folder/ASIDE, *folder.glob(".checkpoint-*.gone")]: shutil.rmtree(left, ignore_errors=True)
-    if resume and (folder/PLAN).exists(): return
-    for checkpoint in checkpoints_of(folder): remove(checkpoint)  # before the plan that they belong to
+    "Remove the checkpoints and records of a former run, and write the plan of a new one"
+    _write_plan(folder, {})  # first, so that nothing of the former run can be gone on from
+    for checkpoint in checkpoints_of(folder): remove(checkpoint)
     for name in (RECORD, "predictions.json"): (folder/name).unlink(missing_ok=True)
-    if _things_in(folder): _write_plan(folder, {})  # begun in spite of what stands here: from now on it may be gone on with
+    _write_plan(folder, plan)
 
-# %% ../nbs/03_runs.ipynb #fbd3f2a8
+# %% ../nbs/03_runs.ipynb #9c3670da
 def _flat(data: dict, at: str = "") -> dict: return {k: v for name, value in data.items() for k, v in (_flat(value, f"{at}{name}.") if isinstance(value, dict) else {at + name: value}).items()}
 
 def _is_hash(value) -> bool: return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
@@ -226,18 +233,18 @@ def _is_hash(value) -> bool: return isinstance(value, str) and bool(re.fullmatch
 class Run:
     "A folder in which one process trains"
     folder: Path
+    begun: bool              # Its plan is written
     checkpoint: Path | None  # To go on from
     finished: bool           # Everything is written; there is nothing to train
     main: bool               # This process writes; of several the first
 
     def agree(self, plan: dict) -> None:
-        "Write down what a run is begun with; raises `SettingError` when it was begun with something else"
+        "Write down what a run is begun with, in place of a former one; raises `SettingError` when it was begun with something else"
         if not self.main: return
-        plan, path = json.loads(json.dumps(plan)), self.folder/PLAN
-        if not (begun := path.exists() and read_json(path)): return _write_plan(self.folder, plan)
-        was, now = _flat(begun), _flat(plan)
+        if not self.begun: return make_way(self.folder, plan)
+        was, now = _flat(plan_in(self.folder)), _flat(json.loads(json.dumps(plan)))
         changed = [f"{name} is another" if _is_hash(was.get(name)) else f"{name} was {was.get(name, 'the default')}, is {now.get(name, 'the default')}" for name in sorted(was | now) if was.get(name) != now.get(name)]
-        if changed: raise SettingError(f"The run in {self.folder} was begun with something else: {'; '.join(changed)}. Go on with what it was begun with, or give another folder")
+        if changed: raise SettingError(f"The run in {self.folder} was begun with something else: {'; '.join(changed)}. Go on with what it was begun with, begin anew with --force, or give another folder")
 
     def place(self, part: Path) -> None:
         "Put the files of a finished model where they belong, run.json last: with it the run is finished"
@@ -263,7 +270,7 @@ def is_finished(
     try: return run_hashes(run)["weights"] == weights_hash(run)
     except (DataError, ModelError): return False
 
-# %% ../nbs/03_runs.ipynb #5aaf4806
+# %% ../nbs/03_runs.ipynb #2f8daa15
 def _leave_nothing(folder: Path) -> None:
     "Take a folder away again in which nothing was begun"
     if _things_in(folder): return
@@ -278,7 +285,8 @@ def open_run(
     resume: bool = False, # Go on with the run in it; begin where there is none yet
     force: bool = False,  # Begin anew in a folder that holds something
 ) -> Iterator[Run]:
-    "Hold the folder of a run while it is trained; raises `OutputError` when it is in use, or holds something that is not to be touched"
+    "Hold the folder of a run while it is trained; raises `OutputError` when it is in use, or holds something that is not to be touched, and `SettingError` when it shall both go on and begin anew"
+    if resume and force: raise SettingError("--resume goes on with the run in a folder, --force removes it and begins anew: give one of them")
     folder, main = Path(folder), int(os.environ.get("RANK", 0)) == 0  # of several processes the first writes
     new = not folder.exists()
     with ExitStack() as stack:
@@ -288,13 +296,13 @@ def open_run(
             stack.enter_context(locked(folder))
             if new: stack.callback(_leave_nothing, folder)  # before the lock is given up
             check_free(folder, resume, force)  # another process may have been quicker
-            tidy(folder, resume)
-        going_on = resume and (folder/PLAN).exists()
-        finished = going_on and is_finished(folder)
-        checkpoint = last_checkpoint(folder, log.warning if main else lambda line: None) if going_on and not finished else None
+            for left in [folder/ASIDE, *folder.glob(".checkpoint-*.gone")]: shutil.rmtree(left, ignore_errors=True)  # half written, or half removed
+        begun = resume and bool(plan_in(folder))
+        finished = begun and is_finished(folder)
+        checkpoint = last_checkpoint(folder, log.warning if main else lambda line: None) if begun and not finished else None
         if main and finished: log.info("%s is finished: nothing is trained or written, the model in it is asked once more", folder)
         elif main and resume: log.info("Going on from %s", checkpoint) if checkpoint else log.info("There is no checkpoint in %s yet: the training begins", folder)
-        yield Run(folder, checkpoint, finished, main)
+        yield Run(folder, begun, checkpoint, finished, main)
 
 # %% ../nbs/03_runs.ipynb #5c2e37e7
 class Checkpoints(TrainerCallback):

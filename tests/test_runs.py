@@ -259,14 +259,48 @@ def test_killed_while_the_plan_is_written(tmp_path):
     assert sorted(p.name for p in run.parent.iterdir()) == [LOCK, PLAN]
 
 
-def test_begun_by_force_and_killed_at_once(whole, tmp_path):
+class Died(Exception): "In place of a kill"
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_begun_by_force_and_killed_at_once(moment, whole, tmp_path, monkeypatch):
     "Nothing of the former run is taken for this one's, and from then on --resume is enough"
     shutil.copytree(whole, run := tmp_path/"run")
-    with open_run(run, force=True): pass
-    assert checkpoints_of(run) == [] and not (run/RECORD).exists() and (run/"model.safetensors").exists()
-    with pytest.raises(OutputError, match="holds a run"): fit(run, epochs=1)
-    fit(run, resume=True, epochs=1, save_every=None)
-    assert steps(run) == [8]
+    moments = iter(range(moment, -1, -1))
+    def dying(function):
+        def die_at(*args):
+            if next(moments) == 0: raise Died
+            return function(*args)
+        return die_at
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        for name in ("_write_plan", "remove"): patch.setattr(runs, name, dying(getattr(runs, name)))
+        fit(run, force=True, epochs=1, save_every=None)
+    if moment == 0: assert tree(run) == tree(whole)
+    else:
+        with pytest.raises(OutputError, match="holds a run"): fit(run, epochs=1)
+        fit(run, resume=True, epochs=1, save_every=None)
+        assert steps(run) == [8]
+
+
+def tree(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != LOCK}
+
+
+@pytest.mark.parametrize("wrong", [dict(model="tiny-bret"), dict(config=ExtractiveConfig(max_length=4096)), dict(precision="fp12"), dict(resume=True)])
+def test_a_slip_beside_force_costs_nothing(wrong, whole, tmp_path):
+    "The former run goes when the new one begins, not when it is asked for"
+    shutil.copytree(whole, run := tmp_path/"run")
+    with pytest.raises((ModelError, SettingError)): fit_reader(**dict(model="tiny-bert", train=train, test=test, output=run, config=SMALL, force=True) | HOW | wrong)
+    assert tree(run) == tree(whole)
+
+
+@pytest.mark.parametrize("plan", ['[1]', '{"steps": ["buy milk"]}', '{"squad_nb": 1}', '{'])
+def test_the_plan_of_something_else(plan, tmp_path):
+    "A file by that name makes a folder no run of ours"
+    (tmp_path/PLAN).write_text(plan)
+    (tmp_path/"checkpoint-5").mkdir()
+    with pytest.raises(OutputError, match="holds no run to go on with"): fit(tmp_path, resume=True)
+    with pytest.raises(OutputError, match="another program wrote"): fit(tmp_path, force=True)
+    assert (tmp_path/PLAN).read_text() == plan and (tmp_path/"checkpoint-5").is_dir()
 
 
 def test_without_questions_to_score_on_the_last_weights_stay(tmp_path):
