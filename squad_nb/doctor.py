@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHECKS', 'ROWS', 'HARD', 'Check', 'check', 'untouched', 'few_of', 'read_batches', 'own_batches', 'own_loss',
            'own_answers', 'Case', 'texts_of', 'spelled', 'spell_tokens', 'offsets_round_trip', 'letters', 'Register',
-           'longest_run', 'uncovered_tokens', 'dropped_letters', 'every_character_covered', 'Lesson', 'lessons',
+           'longest_runs', 'uncovered_tokens', 'dropped_letters', 'every_character_covered', 'Lesson', 'lessons',
            'Taught', 'taught', 'labels_decode_to_gold', 'answers_reachable', 'one_label_shift', 'end_of_text_learned',
            'distance', 'limit_of', 'plain_rows', 'may_see', 'padded', 'padding_invariance', 'moved',
            'attention_mask_honoured', 'packed_equals_unpacked', 'cached_equals_recomputed', 'saved_equals_loaded',
@@ -271,20 +271,20 @@ class Register:
         return [row for shared, row in found if shared == max(shared for shared, _ in found)]
 
 # %% ../nbs/42_doctor.ipynb #dd8eb97d
-def longest_run(
-    row: np.ndarray,     # (n,) ids
-    passage: np.ndarray, # (m,) ids
-) -> tuple[int, int]:    # First token in the passage, and how many
-    "The longest stretch of the passage that stands in the row"
-    best, before = (0, 0), np.zeros(len(passage) + 1, int)
+def longest_runs(
+    row: np.ndarray,         # (n,) ids
+    passage: np.ndarray,     # (m,) ids
+) -> tuple[list[int], int]:  # First tokens in the passage, and how many from each on
+    "The longest stretches of the passage that stand in the row"
+    ends, longest, before = set(), 1, np.zeros(len(passage) + 1, int)
     for token in row:
         now = np.zeros_like(before)
         hits = np.flatnonzero(passage == token)
         now[hits + 1] = before[hits] + 1
-        end = int(now.argmax())
-        if now[end] > best[1]: best = end - int(now[end]), int(now[end])
+        if (size := int(now.max())) > longest: ends, longest = set(), size
+        ends.update(np.flatnonzero(now == longest).tolist())
         before = now
-    return best
+    return sorted(end - longest for end in ends), longest if ends else 0
 
 def uncovered_tokens(
     rows: list[list[int]], # Of one question
@@ -293,8 +293,8 @@ def uncovered_tokens(
     "The tokens of a passage that stand in none of the rows"
     held = np.zeros(len(passage), bool)
     for row in rows:
-        first, size = longest_run(np.array(row), np.array(passage))
-        held[first:first + size] = True
+        firsts, size = longest_runs(np.array(row), np.array(passage))
+        for first in firsts: held[first:first + size] = True
     return np.flatnonzero(~held).tolist()
 
 # %% ../nbs/42_doctor.ipynb #788dc22e

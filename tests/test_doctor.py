@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from squad_nb.cli import app
 from squad_nb.core import DataError, ModelError, SettingError
-from squad_nb.doctor import CHECKS, HARD, ROWS, Case, Check, Diagnosis, doctor, longest_run, spelled
+from squad_nb.doctor import CHECKS, HARD, ROWS, Case, Check, Diagnosis, doctor, longest_runs, spelled, uncovered_tokens
 from squad_nb.extractive import ExtractiveConfig
 from squad_nb.generate import generate_answers, save_settings
 from squad_nb.prompts import PromptConfig
@@ -354,6 +354,23 @@ def test_one_question_of_any_characters(families, family, context, text):
     assert failed <= ({"labels_decode_to_gold"} if f.tokenizer.unk_token_id is not None and f.tokenizer.unk_token_id in f.tokenizer(text)["input_ids"] else set()), found
 
 
+REPEATING = dict(letter="a "*900, song="Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream. "*20, table="| 0 | 0 | 1 |\n"*120, ending="la "*700 + "and that was all of it.")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("passage", REPEATING)
+def test_a_passage_that_repeats_itself_is_covered(families, family, passage):
+    "One stretch of it stands at many places, and so does what a row holds; what no row holds is still missed"
+    f, data = families[family], Dataset.from_list([squad_row(REPEATING[passage], "What is it, then?", None)], features=SCHEMA)
+    config = replace(ROOM(f), max_length=128, stride=32) if f.family in READERS else replace(ROOM(f), max_context_length=128, stride=32)
+    own = doctor(f.model, f.tokenizer, data, config, only=["every_character_covered"]).checks[0]
+    assert own.status == "pass" and own.figures["rows"] > 3, own
+    if f.family not in READERS: return
+    batches = stock_windows(f, data)
+    assert doctor(f.model, f.tokenizer, data, batches=batches, only=["every_character_covered"]).ok
+    if passage == "ending": assert not doctor(f.model, f.tokenizer, data, batches=[{k: v[:-1] for k, v in batches[0].items()}], only=["every_character_covered"]).ok
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_data_without_answers(families, family):
     f = families[family]
@@ -456,7 +473,9 @@ def test_tables_escape_and_keep_their_order(families):
 
 
 def test_small_parts():
-    assert longest_run(np.array([1, 2, 3, 9, 2, 3, 4, 5]), np.array([2, 3, 4, 5])) == (0, 4) and longest_run(np.array([7]), np.array([1])) == (0, 0)
+    assert longest_runs(np.array([1, 2, 3, 9, 2, 3, 4, 5]), np.array([2, 3, 4, 5])) == ([0], 4) and longest_runs(np.array([7]), np.array([1])) == ([], 0)
+    assert longest_runs(np.array([3, 1, 2, 9, 4, 5]), np.array([1, 2, 0, 4, 5, 0, 1, 2])) == ([0, 3, 6], 2)
+    assert uncovered_tokens([], [1, 2]) == [0, 1] and uncovered_tokens([[], [2]], [1, 2, 2]) == [0] and uncovered_tokens([[1]], []) == []
     assert spelled(" Kraków’s\tﬁne STRASSE ") == spelled("krakow’s fine straße") and spelled(HARD)
 
 
