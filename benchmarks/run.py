@@ -45,7 +45,7 @@ def _shares(f): return {"the model reading, preparation": f["times_the_model"]["
 
 
 def _serving(f):
-    side = {name: figures["batch_1"]["questions_per_second"] for name, figures in f["sides"].items()}
+    side = {name: figures["calls_of_1"]["questions_per_second"] for name, figures in f["sides"].items()}
     return {f"{name}: torch, float32": side[name]/side["torch, float32"] for name in ("ONNX", "ONNX, int8")}
 
 

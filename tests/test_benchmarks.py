@@ -73,8 +73,8 @@ def test_time_shares(words):
 
 def test_serving():
     figures = run("serving.py", "--limit", 12, "--json")
-    assert figures["different_answers"] == [] and {"torch, float32", "ONNX", "ONNX, int8"} <= set(figures["sides"])
-    assert figures["sides"]["ONNX, int8"]["bytes"] < figures["sides"]["ONNX"]["bytes"]/2 and all(side["batch_1"]["p50_ms"] > 0 for side in figures["sides"].values())
+    assert figures["different_answers"] == [] and {"torch, float32": 32, "ONNX": 1, "ONNX, 32 windows": 32, "ONNX, int8": 1, "ONNX, int8, 32 windows": 32}.items() <= {name: side["windows"] for name, side in figures["sides"].items()}.items()
+    assert figures["sides"]["ONNX, int8"]["bytes"] < figures["sides"]["ONNX"]["bytes"]/2 and all(side[f"calls_of_{size}"]["p50_ms"] > 0 for size in (1, 32) for side in figures["sides"].values())
 
 
 def test_all_of_them_in_one_go(tmp_path):
