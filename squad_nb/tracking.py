@@ -83,7 +83,7 @@ def sample_answers(
     known = [p for p in predictions if p.id in row]
     some = known[::max(1, -(-len(known)//n))]
     asked = questions.select([row[p.id] for p in some])
-    scores = question_scores(some, asked) if any(a["text"] for a in asked["answers"]) else [dict(exact=None, f1=None)]*len(some)
+    scores = question_scores(some, asked) if some and any(a["text"] for a in questions["answers"]) else [dict(exact=None, f1=None)]*len(some)
     percent = lambda x: None if x is None else round(100*x, 2)
     line = lambda text: " ".join(text.split())
     return Table(dict(question=line(q["question"]), context=_stretch(q["context"], next(iter(q["answers"]["answer_start"]), p.start)), gold=line(" / ".join(dict.fromkeys(q["answers"]["text"]))),
