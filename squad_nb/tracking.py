@@ -18,7 +18,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from .core import Prediction, SettingError
 from .metrics import question_scores
-from .squad import Table
+from .squad import Table, is_v2
 
 # %% ../nbs/14_tracking.ipynb #2c54126b
 log = logging.getLogger("squad_nb")
@@ -83,7 +83,7 @@ def sample_answers(
     known = [p for p in predictions if p.id in row]
     some = known[::max(1, -(-len(known)//n))]
     asked = questions.select([row[p.id] for p in some])
-    scores = question_scores(some, asked) if some and any(a["text"] for a in questions["answers"]) else [dict(exact=None, f1=None)]*len(some)
+    scores = question_scores(some, asked, is_v2(questions)) if some and any(a["text"] for a in questions["answers"]) else [dict(exact=None, f1=None)]*len(some)
     percent = lambda x: None if x is None else round(100*x, 2)
     line = lambda text: " ".join(text.split())
     return Table(dict(question=line(q["question"]), context=_stretch(q["context"], next(iter(q["answers"]["answer_start"]), p.start)), gold=line(" / ".join(dict.fromkeys(q["answers"]["text"]))),
