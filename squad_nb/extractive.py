@@ -6,7 +6,7 @@
 __all__ = ['log', 'TOKENIZER_FILES', 'RECIPES', 'ExtractiveConfig', 'load_parts', 'load_reader', 'LengthGroupedSampler',
            'PadCollator', 'training_arguments', 'EpochReport', 'span_losses', 'row_lengths', 'context_columns',
            'has_answers', 'merge', 'check_length', 'QuestionTrainer', 'ExtractiveTrainer', 'tune_null_threshold',
-           'tune_temperature', 'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
+           'tune_temperature', 'check_questions', 'train_run', 'finish_run', 'fit_reader', 'untrained_scores']
 
 # %% ../nbs/22_extractive.ipynb #696be037
 import logging, sys, tempfile
@@ -395,6 +395,15 @@ def tune_temperature(
     return found
 
 # %% ../nbs/22_extractive.ipynb #489a9440
+def check_questions(
+    train: Dataset,
+    test: Dataset | None,
+    tune: Dataset | None,
+) -> None:
+    "Raise `DataError` when there are no questions where some are to be"
+    for use, questions in {"train on": train, "score on": test, "tune on": tune}.items():
+        if questions is not None and len(questions) == 0: raise DataError(f"There is nothing to {use}: the data set has no questions")
+
 def train_run(
     trainer: QuestionTrainer,
     run: Run,
@@ -402,7 +411,7 @@ def train_run(
     **more,                      # What else decides how the run ends
 ) -> None:
     "Train from where a run is, or take the model of a finished one; raises `SettingError` when it was begun with something else"
-    data = {name: questions and data_hash(questions) for name, questions in dict(train=trainer.questions, test=trainer.eval_dataset, tune=tune).items()}
+    data = {name: None if questions is None else data_hash(questions) for name, questions in dict(train=trainer.questions, test=trainer.eval_dataset, tune=tune).items()}
     run.agree(plan_of(trainer, settings=trainer.model.config.squad_nb, data=data, **more))
     if run.finished:
         unfollow(trainer)  # nothing is trained, so there is nothing to track
@@ -445,7 +454,7 @@ def fit_reader(
     **settings,                              # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> ExtractiveTrainer:                      # With `predictions` and `scores` of the best checkpoint
     "Train, keep the best, and leave a folder that answers; raises `OutputError`, `ModelError`, `SettingError` or `DataError`"
-    if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
+    check_questions(train, test, tune)
     with open_run(output, resume, force) as run:
         seed_everything(settings.get("seed", 0))  # a new head is random
         reader, tokenizer = load_reader(model)

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PreTrained
 from transformers.trainer_utils import EvalLoopOutput
 
 from .batching import PromptCollator, pack_shared
-from .core import DataError, ModelError, SettingError, best_precision, seed_everything
+from .core import ModelError, SettingError, best_precision, seed_everything
 from .devices import share_out, whole
-from .extractive import EpochReport, QuestionTrainer, finish_run, has_answers, load_parts, row_lengths, train_run, training_arguments, tune_temperature
+from .extractive import EpochReport, QuestionTrainer, check_questions, finish_run, has_answers, load_parts, row_lengths, train_run, training_arguments, tune_temperature
 from .generate import Answers, choose_settings, generate_answers, only_at, save_settings, saved_temperature
 from .masks import check_attention, check_sharing
 from .metrics import squad_metrics
@@ -166,7 +166,7 @@ def fit_writer(
     **settings,                          # As `training_arguments` takes them; `save_total_limit` keeps so many of the last checkpoints, and the best
 ) -> GenerativeTrainer:                  # With `predictions` and `scores` of the best checkpoint on all of `test`
     "Train, keep the best, and leave a folder that answers; raises `OutputError`, `ModelError`, `SettingError` or `DataError`"
-    if len(train) == 0: raise DataError("There is nothing to train on: the data set has no questions")
+    check_questions(train, test, tune)
     with open_run(output, resume, force) as run:
         seed_everything(settings.get("seed", 0))
         writer, tokenizer = load_writer(model)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 
 from squad_nb import runs
-from squad_nb.core import ModelError, OutputError, SettingError
+from squad_nb.core import DataError, ModelError, OutputError, SettingError
 from squad_nb.extractive import ExtractiveConfig, QuestionTrainer, fit_reader, load_reader, training_arguments
 from squad_nb.generative import GenerativeTrainer, fit_writer, load_writer
 from squad_nb.prompts import PromptConfig
@@ -310,6 +310,13 @@ def test_without_questions_to_score_on_the_last_weights_stay(tmp_path):
     for after in (None, 4):
         fit(as_killed(run, tmp_path/str(after), after), resume=True, **how)
         assert run_hashes(tmp_path/str(after)) == hashes and steps(tmp_path/str(after)) == saved
+
+
+@pytest.mark.parametrize("name, says", [("train", "train on"), ("test", "score on"), ("tune", "tune on")])
+@pytest.mark.parametrize("fit_in", [lambda run, **data: fit(run, **data), lambda run, **data: fit_writer("tiny-gpt2", output=run, epochs=1, **dict(train=train, test=test) | data)], ids=["reader", "writer"])
+def test_no_questions(fit_in, name, says, tmp_path):
+    with pytest.raises(DataError, match=f"nothing to {says}"): fit_in(tmp_path/"run", **{name: train.select([])})
+    assert not (tmp_path/"run").exists()
 
 
 def test_what_is_tuned_after_training_comes_out_the_same(tmp_path):
