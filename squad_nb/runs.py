@@ -6,7 +6,8 @@
 __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'hash_json', 'data_hash', 'weights_hash', 'flush',
            'aside', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of', 'last_checkpoint',
            'keep_checkpoints', 'locked', 'plan_in', 'check_free', 'make_way', 'Run', 'run_hashes', 'is_finished',
-           'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'plan_of', 'hashes_of']
+           'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'config_hash', 'tokenizer_hash',
+           'plan_of', 'hashes_of']
 
 # %% ../nbs/03_runs.ipynb #0f97422e
 import hashlib, json, logging, os, pickle, re, shutil
@@ -391,9 +392,25 @@ def taken_up(
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
     return orders[process] if process < len(orders) else "", bool(control.get("should_training_stop")) and state["global_step"] < state["max_steps"]
 
-# %% ../nbs/03_runs.ipynb #058b7163
-IDLE = re.compile(r"(logging|log|hub|save(?!_only)|trackio|ddp|do|report|run|project|push|resume|skip|local|debug|disable|restore)(_.*)?|output_dir|use_cpu|per_device_eval_batch_size|eval_accumulation_steps|dataloader_(?!drop_last).*")
+# %% ../nbs/03_runs.ipynb #51f21ed2
+IDLE = re.compile(r"(logging|log|hub|save(?!_only)|trackio|ddp|do|report|run|project|push|resume|skip|local|debug|disable|restore)(_.*)?|output_dir|per_device_eval_batch_size|eval_accumulation_steps|dataloader_(?!drop_last).*")
 NAMED = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "seed")  # whatever they are
+
+def config_hash(
+    model, # A transformers model, or another module
+) -> str | None: # None for a model without a config
+    "The hash of what decides how a model computes, besides its weights"
+    if not (config := getattr(model, "config", None)): return None
+    loose = ("_name_or_path", "transformers_version", "squad_nb")
+    return hash_json(json.loads(config.to_json_string(use_diff=False), object_hook=lambda data: {k: v for k, v in data.items() if k not in loose}))
+
+def tokenizer_hash(
+    tokenizer, # A fast one
+) -> str | None: # None without a tokenizer
+    "The hash of how text becomes tokens"
+    if tokenizer is None: return None
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | dict(padding=None, truncation=None)
+    return hash_json(dict(rules=rules, special={k: str(v) for k, v in tokenizer.special_tokens_map.items()}))
 
 def plan_of(
     trainer: Trainer, # Not trained yet
@@ -402,7 +419,7 @@ def plan_of(
     "What a run is begun with, ready for JSON"
     usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(trainer.args) if f.name not in NAMED}
     training = {k: v for k, v in trainer.args.to_dict().items() if not IDLE.fullmatch(k) and v != usual.get(k) and not (v is False and usual.get(k) is None)}
-    return more | dict(training=training, processes=trainer.args.world_size, model=weights_hash(trainer.model))
+    return more | dict(training=training, processes=trainer.args.world_size, architecture=config_hash(trainer.model), tokenizer=tokenizer_hash(trainer.processing_class), model=weights_hash(trainer.model))
 
 def hashes_of(
     plan: dict,          # As `plan_of` makes it, with `data`

@@ -116,6 +116,21 @@ def test_another_model_is_noticed(whole, tmp_path):
     with pytest.raises(SettingError, match="model is another"): fit_reader(tmp_path/"model", train, test, as_killed(whole, tmp_path/"run"), SMALL, resume=True, **HOW)
 
 
+@pytest.mark.parametrize("change, says", [(dict(hidden_dropout_prob=0.2), "architecture"), (dict(num_attention_heads=1), "architecture"), ("lowercase", "tokenizer")])
+def test_the_same_weights_in_another_model_are_noticed(change, says, whole, tmp_path):
+    "The run that is moved to another place and named by another path is the same"
+    place = tmp_path/"model"
+    for part in load_reader("tiny-bert"): part.save_pretrained(place)
+    fit_reader(place, train, test, as_killed(whole, tmp_path/"same"), SMALL, resume=True, **HOW)
+    assert run_hashes(tmp_path/"same") == run_hashes(whole)
+    name = "tokenizer.json" if change == "lowercase" else "config.json"
+    data = json.loads((place/name).read_text())
+    if change == "lowercase": data["normalizer"] = dict(type="Lowercase")
+    else: data |= change
+    (place/name).write_text(json.dumps(data))
+    with pytest.raises(SettingError, match=f"{says} is another"): fit_reader(place, train, test, as_killed(whole, tmp_path/"run"), SMALL, resume=True, **HOW)
+
+
 def test_what_cannot_touch_the_weights_may_change(whole, tmp_path):
     fit(run := as_killed(whole, tmp_path/"run", 14), resume=True, logging_steps=3, save_total_limit=1, save_every=3, per_device_eval_batch_size=7)
     assert run_hashes(run) == run_hashes(whole)
