@@ -6,9 +6,9 @@
 __all__ = ['TOLERANCE', 'FORMATS', 'trace', 'span_program', 'span_difference', 'check_difference', 'quantize', 'writer_program',
            'writer_difference', 'load_merged', 'stock_code', 'Exported', 'export_model']
 
-# %% ../nbs/50_export.ipynb #7a17ba72
-import json, logging, os, tempfile, warnings
-from collections.abc import Iterator
+# %% ../nbs/50_export.ipynb #ce3bca0b
+import json, logging, os, re, tempfile, warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -21,11 +21,13 @@ from transformers import AutoTokenizer, DynamicCache, GenerationConfig
 
 from .core import ModelError, OutputError, SettingError, claim_folder, read_json, write_json
 from .cuts import _plain, pair_layout, routes_agree
+from .evaluation import bootstrap_interval, run_record
 from .extractive import ExtractiveConfig, check_length, load_reader
 from .generate import _reach, saved_settings
 from .generative import load_writer
+from .kinds import ERROR_KINDS, error_kinds
 from .masks import additive_mask
-from .metrics import squad_metrics
+from .metrics import question_scores, squad_metrics
 from .predictor import Predictor, Reader, Writer, track_of
 from .prompts import CONTEXT, QUESTION, PromptConfig, prompt_frame
 from .runner import EXPORT, PROGRAM, PlainTokenizer, load_export, open_program
@@ -78,7 +80,7 @@ def span_program(
     example = tuple(torch.full((2, 8), int(name != "token_type_ids")) for name in names)
     return trace(_Spans(model, names), example, [{0: "batch", 1: "length"}]*len(names), names, ["start_logits", "end_logits"])
 
-# %% ../nbs/50_export.ipynb #30319c32
+# %% ../nbs/50_export.ipynb #1d0b1d6c
 TOLERANCE = 1e-4
 
 def _differs(ours: list[np.ndarray], theirs: list[torch.Tensor]) -> float:
@@ -111,7 +113,7 @@ def check_difference(
     if not difference <= TOLERANCE: raise ModelError(f"The exported program differs from the model by {difference:.2g} of the largest logit, more than {TOLERANCE:g}: it is not kept")
     return difference
 
-# %% ../nbs/50_export.ipynb #60738c5a
+# %% ../nbs/50_export.ipynb #93f12857
 def quantize(
     source: str | Path, # An ONNX file of float weights, in one piece
     target: str | Path, # Another, of 8-bit ones
@@ -143,7 +145,7 @@ def _empty_past(model) -> dict[str, torch.Tensor]: # (1, heads, 0, size) by name
     layers = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=True).past_key_values.layers
     return {f"past.{i}.{kind}": getattr(layer, f"{kind}s")[:, :, :0] for i, layer in enumerate(layers) for kind in ("key", "value")}
 
-# %% ../nbs/50_export.ipynb #2f53eb46
+# %% ../nbs/50_export.ipynb #016fdfa9
 def _step_inputs(model, past: dict, batch: int, length: int, before: int, seed: int = 0) -> dict[str, torch.Tensor]:
     "Numbers drawn for a call: some tokens, each of which sees some of those before"
     draw = torch.Generator().manual_seed(seed)
@@ -174,7 +176,7 @@ def writer_difference(
         worst = np.maximum(worst, _differs(program.run(None, {name: x.numpy() for name, x in inputs.items()}), step(*inputs.values())))
     return float(worst)
 
-# %% ../nbs/50_export.ipynb #e4b192ce
+# %% ../nbs/50_export.ipynb #ec03707a
 def _merge_adapter(model: Path):
     "A model with its adapter added to its weights, and how far that moved its logits"
     if find_spec("peft") is None: raise SettingError(f"{model} holds an adapter, and peft is not installed: pip install peft")
@@ -253,7 +255,7 @@ def stock_code(
     asks = _PREFIX.format(blocks=blocks, limit=config.max_answer_length) if mask_mode == "prefix" else _CAUSAL
     return _PROMPT.format(order=[names[segment] for segment in frame.order], first=texts[0], second=texts[1], **pieces) + asks
 
-# %% ../nbs/50_export.ipynb #5e3a44b2
+# %% ../nbs/50_export.ipynb #99f7ce94
 class Exported(NamedTuple):
     "What was exported, and what was measured on the way"
     folder: Path
@@ -261,7 +263,7 @@ class Exported(NamedTuple):
     before: int                # Bytes of the model's weights
     after: int                 # Bytes of the exported ones
     difference: float          # Largest, as a share of the largest logit; of int8, before its weights were rounded
-    scores: dict | None = None # EM and F1 of the "original" and the "exported" model on some "questions", and how many answers are "different"
+    scores: dict | None = None # EM and F1 of the "original" and the "exported" model on some "questions", how many answers are "different"; of the exported one "intervals" and "kinds" of answers
 
     def table(self) -> Table:
         "A row for the model as it was and one for the export"
@@ -327,7 +329,7 @@ def _writer_parts(model: Path, part: Path) -> tuple[Writer, dict, float]: # The 
         raise ModelError(f"{type(tokenizer).__name__} makes other tokens than the file it is saved in, so the model cannot be asked without transformers: export it as safetensors")
     return Writer(writer, tokenizer), dict(end=tokenizer.eos_token_id, positions=min(reach, default=None)), max(difference, merging)
 
-# %% ../nbs/50_export.ipynb #ed9f61bb
+# %% ../nbs/50_export.ipynb #e43654d6
 _README = '''# {name}
 
 {kind}, of a {type} model that {does}. Made by squad_nb.
@@ -339,7 +341,7 @@ _README = '''# {name}
 ## Measured
 
 {measured}
-'''
+{trained}'''
 _RUN = '''Neither torch nor transformers is needed:
 
 ~~~sh
@@ -370,16 +372,33 @@ print(answer("Who wrote it?", "It was written by Ada."))
 _WHY = dict(causal="Its `generate` reads a prompt as in training.",
             prefix="But its `generate` would read the prompt from left to right, each token seeing only those before, and give other answers: this model was trained with the prefix mask. So the prompt is read in one call with that mask, and the answer goes on from its `past_key_values`.")
 
-# %% ../nbs/50_export.ipynb #48c53a77
+# %% ../nbs/50_export.ipynb #9df41e59
+def _grid(titles: list[str], rows: Iterable) -> list[str]:
+    "The lines of a table in Markdown"
+    return ["| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in row) + " |" for row in (titles, ["---"]*len(titles), *rows)]
+
 def _measured(made: Exported) -> str:
     "What is known of an export, in words and a table"
     what = dict(onnx="Its logits differ", int8="Before its weights were rounded, its logits differed", safetensors="Merged, its logits differ")[made.format]
     said = [f"{what} from the model's by at most {made.difference:.1g} of the largest one, on inputs drawn at random.", ""] if made.difference else []
-    rows = [[str(cell) for cell in row] for row in (made.table()[0], *(row.values() for row in made.table()))]
-    said += ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"]*len(rows[0]), *rows[1:])]
-    return "\n".join(said + (["", f"Scored on {made.scores['questions']:,} questions, of which {made.scores['different']:,} are answered differently."] if made.scores else []))
+    said += _grid([*made.table()[0]], [row.values() for row in made.table()])
+    if not made.scores: return "\n".join(said)
+    em, f1 = ("{:.1f} to {:.1f}".format(*made.scores["intervals"][name]) for name in ("exact_match", "f1"))
+    said += ["", f"Scored on {made.scores['questions']:,} questions, of which {made.scores['different']:,} are answered differently. Drawing other questions like these, the exported model's EM would be {em} and its F1 {f1} (95%, bootstrap). Its answers:", ""]
+    return "\n".join(said + _grid(["kind", "answers"], made.scores["kinds"].items()))
 
-def _readme(made: Exported, config: dict, code: str = "") -> str:
+def _trained(run: dict) -> str:
+    "The section on how the model was trained, as far as its run.json says"
+    if not run: return ""
+    base, scores, said = run.get("model", ""), run.get("scores"), []
+    if "questions" in run: said.append(f"Trained on {run['questions']:,} questions.")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) or os.path.exists(base): base = re.split(r"[\\/]", base.rstrip("\\/"))[-1]  # a path of this machine is nobody else's
+    if base: said.append(f"The model it began as: {base}.")
+    if scores: said.append(f"When it was trained, it answered {scores['total']:,} questions with an EM of {scores['exact_match']:.2f} and an F1 of {scores['f1']:.2f}.")
+    recipe = [(k, v) for k, v in (run.get("settings", {}) | run.get("training", {})).items() if isinstance(v, (str, int, float))]
+    return "\n".join(["", "## Trained", "", " ".join(said), "", *_grid(["setting", "value"], recipe), ""])
+
+def _readme(made: Exported, config: dict, run: dict, code: str = "") -> str:
     "The README of an exported folder"
     how, writes = config["squad_nb"], config["squad_nb"]["track"] == "generative"
     if code: asks = _WEIGHTS.format(why=_WHY[how["mask_mode"]], code=code, **how)
@@ -388,9 +407,9 @@ def _readme(made: Exported, config: dict, code: str = "") -> str:
         asks = _RUN.format(packages="numpy tokenizers onnxruntime" + " datasets"*writes, program=(_STEPS if writes else _SPANS).format(names=names, **how))
     kind = dict(onnx="An ONNX program", int8="An ONNX program with 8-bit weights", safetensors="The weights")[made.format]
     does = "writes the answer to a question about a passage" if writes else "points at the answer in a passage"
-    return _README.format(name=made.folder.resolve().name, kind=kind, type=config.get("model_type"), does=does, how=asks, measured=_measured(made))
+    return _README.format(name=made.folder.resolve().name, kind=kind, type=config.get("model_type"), does=does, how=asks, measured=_measured(made), trained=_trained(run))
 
-# %% ../nbs/50_export.ipynb #aa09de48
+# %% ../nbs/50_export.ipynb #5ede286d
 def _side_by_side(original: Reader | Writer, exported, questions: Dataset | None) -> dict | None:
     "How two models answer the same questions"
     if questions is None: return None
@@ -398,12 +417,15 @@ def _side_by_side(original: Reader | Writer, exported, questions: Dataset | None
     for side in (original, exported):
         if isinstance(side, Predictor): side.half = None
     a, b = original.predict(questions), exported.predict(questions)
-    return dict(questions=len(questions), original=squad_metrics(a, questions), exported=squad_metrics(b, questions), different=sum((x.text, x.start) != (y.text, y.start) for x, y in zip(a, b)))
+    scored, counts = question_scores(b, questions), error_kinds(b, questions).counts()
+    intervals = {name: bootstrap_interval(100*np.array([[float(row[key])] for row in scored]))[0].tolist() for name, key in (("exact_match", "exact"), ("f1", "f1"))}
+    return dict(questions=len(questions), original=squad_metrics(a, questions), exported=squad_metrics(b, questions), different=sum((x.text, x.start) != (y.text, y.start) for x, y in zip(a, b)),
+                intervals=intervals, kinds={kind: counts[kind] for kind in ERROR_KINDS if kind in counts})
 
-def _finish(made: Exported, part: Path, original: Reader | Writer, exported, questions: Dataset | None, code: str = "") -> Exported:
+def _finish(made: Exported, model: Path, part: Path, original: Reader | Writer, exported, questions: Dataset | None, code: str = "") -> Exported:
     "Score it, and write its README"
     made = made._replace(after=_weights(part), scores=_side_by_side(original, exported, questions))
-    (part/"README.md").write_text(_readme(made, read_json(part/"config.json"), code), encoding="utf-8")
+    (part/"README.md").write_text(_readme(made, read_json(part/"config.json"), run_record(model), code), encoding="utf-8")
     return made
 
 def _export_program(model: Path, output: Path, kind: str, questions: Dataset | None, force: bool) -> Exported:
@@ -418,7 +440,7 @@ def _export_program(model: Path, output: Path, kind: str, questions: Dataset | N
             quantize(whole, part/PROGRAM)
             whole.unlink()
         write_json(part/"config.json", json.loads(original.model.config.to_json_string()) | {EXPORT: dict(format=kind, **said)})
-        return _finish(Exported(output, kind, _weights(model), 0, difference), part, original, load_export(part), questions)
+        return _finish(Exported(output, kind, _weights(model), 0, difference), model, part, original, load_export(part), questions)
 
 def _export_weights(model: Path, output: Path, questions: Dataset | None, force: bool) -> Exported:
     "As safetensors"
@@ -430,9 +452,9 @@ def _export_weights(model: Path, output: Path, questions: Dataset | None, force:
         writer.generation_config = GenerationConfig(do_sample=False, max_new_tokens=config.max_answer_length, bos_token_id=writer.generation_config.bos_token_id, pad_token_id=end, eos_token_id=end)
         writer.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        return _finish(Exported(output, "safetensors", _weights(model), 0, difference), part, Writer(writer, tokenizer), Predictor.from_pretrained(part), questions, stock_code(tokenizer, config, mask_mode))
+        return _finish(Exported(output, "safetensors", _weights(model), 0, difference), model, part, Writer(writer, tokenizer), Predictor.from_pretrained(part), questions, stock_code(tokenizer, config, mask_mode))
 
-# %% ../nbs/50_export.ipynb #8abcbcc6
+# %% ../nbs/50_export.ipynb #ebdd98ad
 FORMATS = ("onnx", "int8", "safetensors")
 
 def _writes(model: Path) -> bool: return track_of(model) == "generative" or (model/"adapter_config.json").exists()

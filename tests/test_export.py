@@ -380,6 +380,21 @@ def test_the_search_in_numpy_is_the_search_in_torch(scale):
         if scale == 1.: assert np.allclose(fast.log_sums, plain.log_sums, atol=1e-4)
 
 
+def test_the_readme_says_what_a_card_says(questions, tmp_path):
+    "Data, recipe, scores with intervals and kinds of error, of a run; nothing of this machine"
+    from squad_nb.publish import card_scores
+    some, model = questions.select(range(12)), write_model(tmp_path/"model")
+    write_json(model/"run.json", dict(track="generative", model=str(tmp_path/"bases"/"small"), questions=1234, settings=dict(question="Q|A: {}", cue="\nanswer:", layout=None), training=dict(learning_rate=1e-4, seed=3), scores=dict(exact_match=25., f1=50., total=8)))
+    made = export.export_model(model, tmp_path/"weights", "safetensors", some)
+    readme, scores = (made.folder/"README.md").read_text(), made.scores
+    for said in ("Trained on 1,234 questions. The model it began as: small. When it was trained, it answered 8 questions with an EM of 25.00 and an F1 of 50.00.", "| question | Q\\|A: {} |", "| cue | answer: |", "| learning_rate | 0.0001 |", "| seed | 3 |"): assert said in readme
+    assert str(tmp_path) not in readme and "layout |" not in readme
+    write_json(tmp_path/"predictions.json", {p.id: p.text for p in precise(model).predict(some)})
+    table, kinds = card_scores(tmp_path, some)
+    assert scores["kinds"] == kinds and [(row["percent"], row["interval"]) for row in table] == [(f"{scores['exported'][name]:.2f}", "{:.1f} to {:.1f}".format(*scores["intervals"][name])) for name in ("exact_match", "f1")]
+    assert all(row["interval"] in readme for row in table) and all(f"| {kind} | {n} |" in readme for kind, n in kinds.items()) and json.dumps(made.to_dict())
+
+
 def test_an_export_is_published_with_its_readme(program, questions, tmp_path):
     from squad_nb.publish import fetch, publish
     publish(program.folder, tmp_path/"model.zip", progress=False)
