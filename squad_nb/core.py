@@ -20,7 +20,7 @@ class Candidate(NamedTuple):
     "One possible answer. `start` and `end` are characters of the context (`end` exclusive), `None` when the text is not a span of it"
     text: str                         # The answer; "" means that the passage holds none
     score: float                      # Extractive: sum of the start and end logits. Generative: log probability of the tokens
-    probability: float | None = None  # Share among the question's candidates
+    probability: float | None = None  # That this is the answer, among all that the model held possible, kept as a candidate or not
     start: int | None = None          # First character in the context
     end: int | None = None            # One past the last character
     window: int | None = None         # Which window of the question it came from, counted from 0
@@ -62,7 +62,7 @@ class Prediction(NamedTuple):
 
     @property
     def probability(self) -> float | None:
-        "The winner's share among the candidates"
+        "The winner's, as in `Candidate`"
         return next((c.probability for c in self.candidates if (c.text, c.start) == (self.text, self.start)), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,10 +209,12 @@ def best_device() -> str: # "cuda", "mps" or "cpu"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 def best_precision(
-    width: int | None = None, # The model's hidden size, None when it is large
-) -> str:                     # "bf16", "fp16" or "fp32"
-    "The precision in which this machine runs a model fastest"
+    width: int | None = None,  # The model's hidden size, None when it is large
+    device: str | None = None, # Where it runs; None: `best_device`
+) -> str:                      # "bf16", "fp16" or "fp32"
+    "The precision in which a device of this machine runs a model fastest"
     import torch
-    if torch.cuda.is_available(): return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    device = torch.device(device or best_device()).type
+    if device == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # private in torch 2.13, so it may go
-    return "bf16" if best_device() == "cpu" and tiles() and (width or 256) >= 256 else "fp32"
+    return "bf16" if device == "cpu" and tiles() and (width or 256) >= 256 else "fp32"
