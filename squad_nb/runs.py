@@ -64,7 +64,7 @@ def weights_hash(
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-# %% ../nbs/03_runs.ipynb #2e8a3be6
+# %% ../nbs/03_runs.ipynb #70f074ca
 ASIDE, SEAL = ".writing", "checkpoint.json"
 
 def flush(
@@ -77,6 +77,11 @@ def flush(
     finally: os.close(handle)
     return path
 
+def _of_a_disk(e: Exception) -> bool:
+    "torch and safetensors have errors of their own for a full disk; a GPU without memory and a peer that is lost are RuntimeErrors too, and there it is of no use to make room"
+    if isinstance(e, ConnectionError | TimeoutError): return False
+    return isinstance(e, OSError) or any(sign in str(e) for sign in (("I/O error",) if isinstance(e, SafetensorError) else ("inline_container", "iostream error", "file write failed")))
+
 @contextmanager
 def aside(
     folder: str | Path, # Of the run
@@ -87,7 +92,8 @@ def aside(
     part = Path(folder)/ASIDE
     try: yield part
     except SquadNbError: raise
-    except (OSError, RuntimeError, SafetensorError) as e:  # torch and safetensors have errors of their own for a full disk
+    except (OSError, RuntimeError, SafetensorError) as e:
+        if not _of_a_disk(e): raise
         why, free = getattr(e, "strerror", None) or (str(e).splitlines() or [type(e).__name__])[0], shutil.disk_usage(folder).free/1e6
         raise OutputError(f"Cannot write {what} in {folder}: {why} ({free:,.0f} MB are free there). What was saved before is whole: make room, then give the same command with --resume") from e
     finally:

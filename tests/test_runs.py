@@ -206,6 +206,12 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_is_lost(name, whole, tmp_pa
     assert run_hashes(run) == run_hashes(whole)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:4711"), ConnectionResetError(104, "Connection reset by peer"), runs.SafetensorError("Error while serializing: invalid dtype")])
+def test_what_is_no_matter_of_the_disk_is_not_put_down_to_it(error, tmp_path):
+    with pytest.raises(type(error)) as said, runs.aside(tmp_path, "checkpoint-2"): raise error
+    assert said.value is error
+
+
 def test_a_disk_that_is_full_at_the_end(whole, tmp_path, monkeypatch):
     run = as_killed(whole, tmp_path/"run")
     def full(self, folder): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
