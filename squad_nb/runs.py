@@ -177,7 +177,7 @@ def keep_checkpoints(
     for checkpoint in [c for c in checkpoints_of(run) if step_of(c) <= now][:-keep]:
         if step_of(checkpoint) != best: remove(checkpoint)
 
-# %% ../nbs/03_runs.ipynb #52069516
+# %% ../nbs/03_runs.ipynb #e33537e1
 LOCK, PLAN, RECORD = ".lock", "plan.json", "run.json"
 
 @contextmanager
@@ -185,7 +185,7 @@ def locked(
     folder: Path, # It exists
 ) -> Iterator[None]:
     "Hold a folder against other processes; raises `OutputError` when one of them holds it, or it cannot be written to"
-    lock = FileLock(folder/LOCK)
+    lock = FileLock(folder/LOCK, fallback_to_soft=False)  # a file that marks a lock would stay after a kill
     try: lock.acquire(timeout=0)
     except Timeout: raise OutputError(f"Another process is training in {folder}: let it finish, or give another folder") from None
     except OSError as e:
