@@ -13,17 +13,17 @@ nbs = config["DEFAULT"]["nbs_path"]
 
 
 def page(link):
-    "The page of the documentation site that nbdev makes of a notebook; `10_squad.ipynb#split` is squad.html#split"
-    folder, name, anchor = re.fullmatch(r"(.*/)?(?:\d+[a-zA-Z0-9]*_)?([^/]+)\.ipynb(#.*)?", link.removeprefix("./")).groups("")
+    "The page of the documentation site that nbdev makes of a notebook or of Markdown; `10_squad.ipynb#split` is squad.html#split"
+    folder, name, anchor = re.fullmatch(r"(.*/)?(?:\d+[a-zA-Z0-9]*_)?([^/]+)\.(?:ipynb|md)(#.*)?", link.removeprefix("./")).groups("")
     return f"{site}/{folder}{name}.html{anchor}"
 
 
 def relink(text):
-    "Links between notebooks lead to the site, those to other files in nbs/ are seen from the top of the repository"
+    "Links between pages lead to the site, those to other files are seen from the top of the repository"
     def to(found):
         before, link, after = found.groups()
         if re.match(r"[a-z]+:|[#/]", link): return found[0]
-        if re.search(r"\.ipynb(#.*)?$", link): return f"{before}{page(link)}{after}"
+        if re.search(r"^(?!\.\./).*\.(ipynb|md)(#.*)?$", link): return f"{before}{page(link)}{after}"
         path = Path(nbs, link.partition("#")[0])
         return f"{before}{(root/path).resolve().relative_to(root).as_posix()}{link[len(link.partition('#')[0]):]}{after}"
     parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)  # code stays as it is
