@@ -410,7 +410,8 @@ def train_run(
     tune: Dataset | None = None, # Questions that something is tuned on afterwards
     **more,                      # What else decides how the run ends
 ) -> None:
-    "Train from where a run is, or take the model of a finished one; raises `SettingError` when it was begun with something else"
+    "Train from where a run is, or take the model of a finished one; raises `SettingError` when it was begun with something else, or in the folder of the model it begins with"
+    if Path(trainer.model.name_or_path).resolve() == run.folder.resolve(): raise SettingError(f"The model in {run.folder} is what the run begins with, and would be lost to it: give another folder for the new one")
     data = {name: None if questions is None else data_hash(questions) for name, questions in dict(train=trainer.questions, test=trainer.eval_dataset, tune=tune).items()}
     run.agree(plan_of(trainer, settings=trainer.model.config.squad_nb, data=data, **more))
     if run.finished:

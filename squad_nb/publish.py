@@ -20,14 +20,12 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
-from .core import DataError, ModelError, OutputError, SettingError, SquadNbError, read_json
+from .core import MODEL_FILES, DataError, ModelError, OutputError, SettingError, SquadNbError, read_json
 from .squad import Table
 
 # %% ../nbs/51_publish.ipynb #ca9a045f
 MANIFEST, CARD, FORMAT = "squad_nb_manifest.json", "README.md", 1
-SENT = """config.json generation_config.json model.safetensors model-*.safetensors model.safetensors.index.json adapter_config.json adapter_model.safetensors
-    model.onnx model.onnx.data tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt *.model chat_template.jinja
-    run.json predictions.json README.md LICENSE*""".split()
+SENT = (*MODEL_FILES, CARD, "LICENSE*")
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 WITHHELD = "checkpoint-* optimizer* scheduler* trainer_state.json rng_state* events.out.* plan.json checkpoint.json .lock".split() # Named in the reasons
 

@@ -9,13 +9,14 @@ __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'h
            'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'config_hash', 'tokenizer_hash',
            'plan_of', 'hashes_of']
 
-# %% ../nbs/03_runs.ipynb #0f97422e
+# %% ../nbs/03_runs.ipynb #ef8a516f
 import hashlib, json, logging, os, pickle, re, shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from errno import ENOLCK, ENOSYS, ENOTSUP
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from .core import DataError, ModelError, OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
+from .core import MODEL_FILES, DataError, ModelError, OutputError, SettingError, SquadNbError, claim_folder, read_json, write_json
 
 # %% ../nbs/03_runs.ipynb #133f0be0
 log = logging.getLogger("squad_nb")
@@ -194,11 +195,13 @@ def locked(
     try: yield
     finally: lock.release()
 
-# %% ../nbs/03_runs.ipynb #1a1c31ab
+# %% ../nbs/03_runs.ipynb #a95f3b7d
 def _things_in(folder: Path) -> set[str]: return {path.name for path in folder.iterdir()} - {LOCK, ASIDE}
 
 def _write_plan(folder: Path, plan: dict) -> None:
     with aside(folder, PLAN) as part: os.replace(flush(write_json(part/PLAN, dict(squad_nb=plan))), folder/PLAN)
+
+def _model_in(folder: Path) -> list[Path]: return sorted(path for path in folder.iterdir() if not path.is_dir() and any(fnmatch(path.name, name) for name in MODEL_FILES))
 
 def plan_in(
     folder: str | Path, # Perhaps of a run
@@ -215,8 +218,8 @@ def check_free(
 ) -> None:
     "Raise `OutputError` when something stands in a folder that is not to be touched"
     if not folder.is_dir() or not _things_in(folder): return
-    ours, others = plan_in(folder) is not None, checkpoints_of(folder)
-    if force and others and not ours: raise OutputError(f"{folder} holds checkpoints that another program wrote, such as {others[-1].name}, and they are not removed: move them away, or give another folder")
+    ours, others = plan_in(folder) is not None, [*checkpoints_of(folder), *_model_in(folder)]
+    if force and others and not ours: raise OutputError(f"{folder} holds checkpoints or a model that no run of squad_nb left there, such as {others[-1].name}, and they are not removed: move them away, or give another folder")
     if force or resume and ours: return
     if ours: raise OutputError(f"{folder} is not empty, it holds a run: --resume goes on with it, --force begins anew; or give another folder")
     raise OutputError(f"{folder} is not empty, and nothing in it is overwritten" + ": it holds no run to go on with"*resume + ": give another folder, or force it")
@@ -225,10 +228,10 @@ def make_way(
     folder: Path,
     plan: dict, # Of the run that begins
 ) -> None:
-    "Remove the checkpoints and records of a former run, and write the plan of a new one"
+    "Remove the checkpoints and the model of a former run, and write the plan of a new one"
     _write_plan(folder, {})  # first, so that nothing of the former run can be gone on from
     for checkpoint in checkpoints_of(folder): remove(checkpoint)
-    for name in (RECORD, "predictions.json"): (folder/name).unlink(missing_ok=True)
+    for path in _model_in(folder): path.unlink()
     _write_plan(folder, plan)
 
 # %% ../nbs/03_runs.ipynb #9c3670da

@@ -314,13 +314,38 @@ def test_a_slip_beside_force_costs_nothing(wrong, whole, tmp_path):
     assert tree(run) == tree(whole)
 
 
+LEFT = ("adapter_config.json", "vocab.txt", "generation_config.json", "model-00001-of-00002.safetensors", "model.onnx")
+
+
+def test_nothing_of_a_former_model_is_read_with_the_new_one(whole, tmp_path):
+    "What a person wrote beside it stays"
+    shutil.copytree(whole, run := tmp_path/"run")
+    for name in (*LEFT, "README.md", "LICENSE"): (run/name).write_text("{}")
+    fit(run, force=True, epochs=1, save_every=None)
+    assert not any((run/name).exists() for name in LEFT) and (run/"README.md").read_text() == (run/"LICENSE").read_text() == "{}"
+    load_reader(run, new_head=False)
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_no_run_begins_beside_the_model_of_something_else(name, tmp_path):
+    (tmp_path/name).write_text("{}")
+    with pytest.raises(OutputError, match=f"left there, such as {name}"): fit(tmp_path, force=True)
+    assert tree(tmp_path) == {name: b"{}"}
+
+
+def test_a_model_is_not_trained_in_its_own_folder(whole, tmp_path):
+    shutil.copytree(whole, run := tmp_path/"run")
+    with pytest.raises(SettingError, match="what the run begins with"): fit_reader(run, train, test, run, SMALL, force=True, **HOW)
+    assert tree(run) == tree(whole)
+
+
 @pytest.mark.parametrize("plan", ['[1]', '{"steps": ["buy milk"]}', '{"squad_nb": 1}', '{'])
 def test_the_plan_of_something_else(plan, tmp_path):
     "A file by that name makes a folder no run of ours"
     (tmp_path/PLAN).write_text(plan)
     (tmp_path/"checkpoint-5").mkdir()
     with pytest.raises(OutputError, match="holds no run to go on with"): fit(tmp_path, resume=True)
-    with pytest.raises(OutputError, match="another program wrote"): fit(tmp_path, force=True)
+    with pytest.raises(OutputError, match="no run of squad_nb left there, such as checkpoint-5"): fit(tmp_path, force=True)
     assert (tmp_path/PLAN).read_text() == plan and (tmp_path/"checkpoint-5").is_dir()
 
 
