@@ -1,6 +1,7 @@
 """Several commands in the processes that one launcher starts: `accelerate launch … tests/several.py '[["predict", …], …]'`, until one fails.
-With `fsdp` before them two CPUs pass for GPUs, the only devices on which accelerate shards."""
-import json, os, sys
+A folder before them gets a file for each process, RANK.json: what it wrote or renamed beside that folder. With `fsdp` before them two CPUs pass for GPUs, the only devices on which accelerate shards."""
+import atexit, json, os, sys
+from pathlib import Path
 
 
 def pass_for_gpus():
@@ -13,9 +14,23 @@ def pass_for_gpus():
         module.training_arguments = lambda *args, made=module.training_arguments, **more: made(*args, use_cpu=False, **more)
 
 
+def note_writes(to):
+    "What Python opens to write, or renames; torch opens by itself the file of random numbers that each process saves"
+    wrote = set()
+    def hook(event, args):
+        if event == "open": paths = args[:1] if args[2] & (os.O_WRONLY | os.O_RDWR) else ()
+        elif event == "os.rename": paths = args[:2]
+        else: return
+        for path in paths:
+            if isinstance(path, (str, Path)) and Path(path).is_relative_to(to.parent): wrote.add(Path(path).relative_to(to.parent).as_posix())
+    sys.addaudithook(hook)
+    atexit.register(lambda: (to.mkdir(exist_ok=True), (to/f"{os.environ['RANK']}.json").write_text(json.dumps(sorted(wrote)))))
+
+
 if __name__ == "__main__":
-    *fsdp, commands = sys.argv[1:]
-    if fsdp: pass_for_gpus()
+    *how, commands = sys.argv[1:]
+    if how == ["fsdp"]: pass_for_gpus()
+    elif how: note_writes(Path(how[0]))
     from squad_nb.cli import app
     for words in json.loads(commands):
         if code := app(words, prog_name="squad_nb", standalone_mode=False): sys.exit(code)

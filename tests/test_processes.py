@@ -1,5 +1,5 @@
 "Two processes are as one: the same global batches make the same weights, every question is answered once, one of them writes. Real processes, started by accelerate, that talk through gloo"
-import io, json, os, subprocess, sys
+import io, json, os, shutil, subprocess, sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from squad_nb.sample import generate_squad
 
 root = Path(__file__).parents[1]
 HOW = ["--epochs", "1", "--learning-rate", "1e-3", "--precision", "fp32", "--json"]
-TRACKS = {"extractive": ["--model", "tiny-bert", "--max-length", "192", "--stride", "48"],
+TRACKS = {"extractive": ["--model", "tiny-bert", "--max-length", "192", "--stride", "48", "--save-every", "2"],
           "generative": ["--model", "tiny-gpt2", "--layout", "context_first", "--mask-mode", "prefix"]}  # its rows are passages with all their questions
 BATCH = dict(extractive=16, generative=24)  # of one process
 
@@ -56,15 +56,18 @@ def alone(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(world, tmp_path_factory):
-    "What two make with half the batch each, and say"
+    "What two make with half the batch each, and say; which of them writes is in `writes`, by the number of the process"
     folder = tmp_path_factory.mktemp("both")
     done = {"extractive": launch("-m", "squad_nb", *train("extractive", world, folder/"extractive", 8))}
-    done["generative"] = launch(root/"tests/several.py", json.dumps([
+    (folder/"resumed").mkdir()
+    for name in ("plan.json", "checkpoint-2"): (shutil.copytree if "-" in name else shutil.copy)(folder/"extractive"/name, folder/"resumed"/name)  # as a kill leaves it
+    done["generative"] = launch(root/"tests/several.py", folder/"writes", json.dumps([
         train("generative", world, folder/"generative", 12),
         predict(folder/"generative", world/"test.json", folder/"written.json"),
         predict(folder/"extractive", world/"test.json", folder/"pointed.json"),
         predict(folder/"extractive", world/"one.json", folder/"one.json"),
         predict(folder/"generative", world/"one.json", folder/"one_written.json"),
+        train("extractive", world, folder/"resumed", 8, "--resume"),
         train("extractive", world, folder/"extractive", 8)]))  # where something stands already
     return folder, done
 
@@ -102,9 +105,22 @@ def test_one_process_writes(track, alone, both):
     "The same files as one process leaves, but for the state of each one's random numbers"
     files = [sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and "rng_state" not in p.name) for run in (alone[track][0], both[0]/track)]
     assert files[0] == files[1]
-    assert sorted(p.name for p in (both[0]/track).rglob("rng_state*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+    assert {tuple(sorted(p.name for p in c.glob("rng_state*"))) for c in (both[0]/track).glob("checkpoint-*")} == {("rng_state_0.pth", "rng_state_1.pth")}
     stderr = both[1][track].stderr
-    assert stderr.count("questions to train on") == (1 if track == "extractive" else 2) and stderr.count("The model is in") == 1
+    assert stderr.count("questions to train on") == (1 if track == "extractive" else 3) and stderr.count("The model is in") == (1 if track == "extractive" else 2)
+    first, second = (set(read_json(both[0]/"writes"/f"{rank}.json")) for rank in range(2))
+    run = "resumed" if track == "extractive" else track  # the first launch is of the command itself
+    last = max((both[0]/run).glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2])).name
+    assert {f"{run}/{name}" for name in (".lock", "config.json", "model.safetensors", "predictions.json", "run.json", last)} <= first
+    assert not second
+
+
+def test_a_resumed_run_ends_as_if_never_stopped(both):
+    "Each process takes up its own random numbers, and its own hash of the batches until then"
+    folder, done = both
+    assert f"Going on from {folder}/resumed/checkpoint-2" in done["generative"].stderr
+    assert read_json(folder/"resumed/run.json")["hashes"] == read_json(folder/"extractive/run.json")["hashes"]
+    assert len(read_json(folder/"resumed/checkpoint-2/checkpoint.json")["order"]) == 2
 
 
 @pytest.mark.parametrize("track, name", [("generative", "written"), ("extractive", "pointed")])
