@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from squad_nb.calibration import fit_temperature
 from squad_nb.cli import app
-from squad_nb.core import DataError, ModelError, OutputError, SettingError, SquadNbError
+from squad_nb.core import DataError, ModelError, OutputError, SettingError, SquadNbError, best_precision
 from squad_nb.doctor import doctor
 from squad_nb.extractive import ExtractiveConfig, fit_reader, load_reader, tune_temperature
 from squad_nb.generative import fit_writer
-from squad_nb.predictor import Predictor, QuestionAnswering, settings_of, track_of
+from squad_nb.predictor import Predictor, QuestionAnswering, evaluated_in, settings_of, track_of
 from squad_nb.prompts import PromptConfig
 from squad_nb.report import outside_windows
 from squad_nb.sample import generate_squad, tiny_model
@@ -84,6 +84,53 @@ def test_top_k_begins_with_the_answer(runs, track):
         shy = predictor.using(null_threshold=-1e9)
         best, *behind = shy.answer(question[0], context[0], top_k=3)
         assert best.text == "" and all(p.text for p in behind) and QuestionAnswering(shy)(question=question[0], context=context[0])["start"] == 0
+
+
+# The precision
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+def test_a_model_is_asked_in_the_precision_it_was_evaluated_in(runs, monkeypatch, track):
+    "Also where the machine would choose another"
+    folder, test, trainers = runs
+    monkeypatch.setattr("squad_nb.predictor.best_precision", lambda *where: "bf16")
+    predictor = Predictor.from_pretrained(folder/track)
+    assert predictor.half is None and near(predictor.predict(test), trainers[track].predictions)
+    other = Predictor.from_pretrained(folder/track, precision="bf16")
+    assert other.half == torch.bfloat16 and not near(other.predict(test), trainers[track].predictions)
+
+
+def test_half_precision_is_kept_where_it_gains(runs, tmp_path, monkeypatch):
+    folder, test, _ = runs
+    trainer = fit_reader("tiny-bert", invented(20), test, tmp_path/"half", ExtractiveConfig(max_length=192, stride=64), **FAST | dict(precision="bf16"))
+    slow = Predictor.from_pretrained(tmp_path/"half", device="cpu")
+    assert slow.half is None  # 128 dimensions are faster in float32
+    monkeypatch.setattr("squad_nb.predictor.best_precision", lambda *where: "bf16")
+    predictor = Predictor.from_pretrained(tmp_path/"half", device="cpu")
+    assert predictor.half == torch.bfloat16 and [p.text for p in predictor.predict(test)] == [p.text for p in trainer.predictions]
+    (tmp_path/"half"/"run.json").unlink()  # as before the end
+    assert Predictor.from_pretrained(tmp_path/"half", device="cpu").half == torch.bfloat16 == Predictor.from_pretrained(tmp_path/"half", device="cpu", precision="bf16").half
+    (tmp_path/"half"/"plan.json").write_text("[]")
+    monkeypatch.setattr("squad_nb.predictor.best_precision", lambda *where: "fp16")
+    assert Predictor.from_pretrained(tmp_path/"half", device="cpu").half == torch.float16  # nothing is recorded
+
+
+@pytest.mark.parametrize("record,precision", [(dict(training=dict(bf16=False, fp16=True)), "fp16"), (dict(training=dict(bf16=True, fp16=False)), "bf16"), (dict(training={}), "fp32"), (dict(training=3), None), ([], None), (None, None)])
+def test_what_a_run_recorded_goes_for_its_checkpoints(tmp_path, record, precision):
+    for name in ("checkpoint-3", "other"): (tmp_path/name).mkdir()
+    (tmp_path/"run.json").write_text(json.dumps(record))
+    assert [evaluated_in(folder) for folder in (tmp_path, tmp_path/"checkpoint-3", tmp_path/"other", "someone/model")] == [precision, precision, None, None]
+
+
+def test_a_cpu_beside_a_gpu_has_a_precision_of_its_own(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **how: True)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False, raising=False)
+    assert [best_precision(768, device) for device in (None, "cuda:1", "cpu", "mps")] == ["bf16", "bf16", "fp32", "fp32"]
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True, raising=False)
+    assert [best_precision(width, "cpu") for width in (768, 128)] == ["bf16", "fp32"]
+    assert Predictor.from_pretrained("tiny-bert", device="cpu").half is None  # it is 128 wide
+    for wrong in ("int8", None, True):
+        with pytest.raises(SettingError, match="choose auto"): Predictor.from_pretrained("tiny-bert", device="cpu", precision=wrong)
 
 
 # The pipeline
