@@ -355,8 +355,10 @@ class ResumableTrainer(Trainer):
         if checkpoint and self.args.save_only_model: raise SettingError("save_only_model leaves out what going on needs: train without it")
         self.order, self.over = taken_up(checkpoint, self.args.process_index) if checkpoint else ("", False)
         if self.args.should_save: shutil.rmtree(Path(self.args.output_dir)/ASIDE, ignore_errors=True)
-        try: return super().train(str(checkpoint) if checkpoint else None, *args, **kwargs)
+        try: out = super().train(str(checkpoint) if checkpoint else None, *args, **kwargs)
         except pickle.UnpicklingError as e: raise ModelError(f"{checkpoint} holds Python objects that would run code when read, so it is not read. Remove it to go on from the one before") from e
+        if self.keep and self.args.should_save: keep_checkpoints(self.args.output_dir, self.keep, self.state.global_step, self.state.best_global_step)  # a kill may have come between
+        return out
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.order = next_link(self.order, inputs["input_ids"])

@@ -142,6 +142,13 @@ def test_the_last_and_the_best_are_kept(whole, tmp_path):
     assert steps(run) == sorted({best, *steps(whole)[-2:]}) and run_hashes(run) == run_hashes(whole)
 
 
+def test_old_checkpoints_go_at_the_end_at_the_latest(whole, tmp_path):
+    "A kill between the last checkpoint and the dropping of old ones; or fewer are wanted now"
+    fit(run := as_killed(whole, tmp_path/"run"), resume=True, save_total_limit=1)
+    best = json.loads((checkpoints_of(run)[-1]/"trainer_state.json").read_text())["best_global_step"]
+    assert steps(run) == sorted({best, steps(whole)[-1]}) and run_hashes(run) == run_hashes(whole)
+
+
 def test_the_same_run_without_resume_and_anew_with_force(whole, tmp_path):
     run = as_killed(whole, tmp_path/"run")
     (run/"notes.txt").write_text("mine")
