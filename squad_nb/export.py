@@ -201,7 +201,7 @@ def load_merged(
     difference = 0.
     if (model/"adapter_config.json").exists():
         writer, difference = _merge_adapter(model)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     else: writer, tokenizer = load_writer(model)
     if not saved_settings(writer): raise ModelError(f"{model} does not say how it is asked: there are no settings of squad_nb in it")
     return writer.eval(), tokenizer, check_difference(difference)
