@@ -30,7 +30,7 @@ from .calibration import Calibration, fit_temperature, untempered
 from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, seed_everything, write_json
 from .devices import set_fsdp
 from .metrics import squad_metrics
-from .runs import RECORD, ResumableTrainer, Run, aside, data_hash, hashes_of, open_run, plan_in, plan_of
+from .runs import RECORD, ResumableTrainer, Run, aside, data_hash, files_in, hashes_of, open_run, plan_in, plan_of
 from .sample import TINY_MODELS, tiny_model
 from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, top_spans
 from .squad import is_v2
@@ -424,7 +424,7 @@ def finish_run(
     model: str | Path,        # As it was asked for
     run: Run,
 ) -> None:
-    "Score and save the model; predictions.json, {id: text}; and run.json: what was run, how each epoch scored, and the hashes that tell two runs apart"
+    "Score and save the model; predictions.json, {id: text}; and run.json: what was run, how each epoch scored, the hashes that tell two runs apart, and the files that make the model"
     if trainer.eval_dataset is not None: trainer.scores = {k.removeprefix("eval_"): v for k, v in trainer.evaluate().items()}
     unfollow(trainer)
     if run.finished: return
@@ -436,7 +436,7 @@ def finish_run(
             if trainer.scores: write_json(part/"predictions.json", {p.id: p.text for p in trainer.predictions})
             keep = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "warmup_steps", "seed", "bf16", "fp16")
             write_json(part/RECORD, dict(track=settings["track"], model=str(model), questions=len(trainer.questions), settings=settings, training={k: getattr(trainer.args, k) for k in keep}, scores=trainer.scores,
-                                         history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(plan_in(run.folder), order, part)))
+                                         history=[h for h in trainer.state.log_history if "eval_loss" in h], hashes=hashes_of(plan_in(run.folder), order, part), files=files_in(part)))
             run.place(part)
     trainer.accelerator.wait_for_everyone()  # nobody goes on before the folder is whole
 

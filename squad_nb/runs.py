@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'hash_json', 'data_hash', 'weights_hash', 'flush',
-           'aside', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of', 'last_checkpoint',
-           'keep_checkpoints', 'locked', 'plan_in', 'check_free', 'make_way', 'Run', 'run_hashes', 'is_finished',
-           'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'config_hash', 'tokenizer_hash',
-           'plan_of', 'hashes_of']
+           'aside', 'files_in', 'changed_in', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of',
+           'last_checkpoint', 'keep_checkpoints', 'locked', 'plan_in', 'check_free', 'make_way', 'Run', 'run_hashes',
+           'is_finished', 'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'config_hash',
+           'tokenizer_hash', 'plan_of', 'hashes_of']
 
 # %% ../nbs/03_runs.ipynb #ef8a516f
 import hashlib, json, logging, os, pickle, re, shutil
@@ -104,29 +104,38 @@ def aside(
 def _file_hash(path: Path) -> str:
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
+def files_in(
+    folder: Path,
+) -> dict[str, dict]: # By name: bytes, sha256
+    "Every file of a folder but its seal, once it is on the disk"
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+    return {p.relative_to(folder).as_posix(): dict(bytes=flush(p).stat().st_size, sha256=_file_hash(p)) for p in paths}
+
+def changed_in(
+    folder: Path,
+    files: dict[str, dict], # As `files_in` gave them
+) -> str | None: # What is wrong with the first that is not as it was
+    "Hold the files of a folder to what was written down of them"
+    for name, written in files.items():
+        if not (path := folder/name).is_file(): return f"{name} is missing"
+        if (size := path.stat().st_size) != written["bytes"]: return f"{name} has {size:,} of {written['bytes']:,} bytes"
+        if _file_hash(path) != written["sha256"]: return f"{name} is not as it was written"
+
 def seal(
     checkpoint: str | Path, # A folder in which everything else is written
     **more,                 # To be kept in the seal
 ) -> None:
     "Write checkpoint.json, by which damage is found, and wait until all of it is on the disk"
-    checkpoint, files = Path(checkpoint), {}
-    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL):
-        flush(path)
-        files[path.relative_to(checkpoint).as_posix()] = dict(bytes=path.stat().st_size, sha256=_file_hash(path))
-    flush(write_json(checkpoint/SEAL, dict(files=files) | more))
+    checkpoint = Path(checkpoint)
+    flush(write_json(checkpoint/SEAL, dict(files=files_in(checkpoint)) | more))
     flush(checkpoint)
 
 def damage(
     checkpoint: str | Path,
 ) -> str | None: # What is wrong with it; None when it is whole
     "Hold a checkpoint to its seal"
-    checkpoint = Path(checkpoint)
-    try: files = read_json(checkpoint/SEAL)["files"]
-    except (DataError, LookupError, TypeError): return f"its {SEAL} cannot be read"
-    for name, written in files.items():
-        if not (path := checkpoint/name).is_file(): return f"{name} is missing"
-        if (size := path.stat().st_size) != written["bytes"]: return f"{name} has {size:,} of {written['bytes']:,} bytes"
-        if _file_hash(path) != written["sha256"]: return f"{name} is not as it was written"
+    try: return changed_in(Path(checkpoint), read_json(Path(checkpoint)/SEAL)["files"])
+    except (DataError, LookupError, TypeError, AttributeError): return f"its {SEAL} cannot be read"
 
 # %% ../nbs/03_runs.ipynb #7558ff35
 def remove(
@@ -276,9 +285,9 @@ def run_hashes(
 def is_finished(
     run: str | Path, # Folder of a run
 ) -> bool:
-    "Whether everything is written, and the weights are those that were"
-    try: return run_hashes(run)["weights"] == weights_hash(run)
-    except (DataError, ModelError): return False
+    "Whether everything is written, and is as it was"
+    try: return changed_in(Path(run), read_json(Path(run)/RECORD)["files"]) is None
+    except (DataError, LookupError, TypeError, AttributeError): return False
 
 # %% ../nbs/03_runs.ipynb #2f8daa15
 def _leave_nothing(folder: Path) -> None:

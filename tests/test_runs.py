@@ -159,11 +159,31 @@ def test_the_same_run_without_resume_and_anew_with_force(whole, tmp_path):
     assert (run/"notes.txt").read_text() == "mine" and (run/"checkpoint-notes").is_dir()
 
 
-def test_a_finished_run_whose_model_is_damaged_is_finished_again(whole, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "predictions.json", "config.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_finished_run_whose_model_is_damaged_is_not_finished(how, name, whole, tmp_path):
+    shutil.copytree(whole, run := tmp_path/"run")
+    (run/"other.safetensors").write_bytes(b"of something else")
+    assert runs.is_finished(run)
+    if how == "gone": (run/name).unlink()
+    else: (run/name).write_bytes((whole/name).read_bytes()[:-5])
+    assert not runs.is_finished(run)
+
+
+def test_what_is_not_finished_is_finished_again(whole, tmp_path):
     shutil.copytree(whole, run := tmp_path/"run")
     with open(run/"model.safetensors", "r+b") as file: file.truncate(5000)
+    (run/"tokenizer.json").unlink()
     fit(run, resume=True)
-    assert (run/"model.safetensors").read_bytes() == (whole/"model.safetensors").read_bytes() and steps(run) == steps(whole)
+    for name in json.loads((whole/RECORD).read_text())["files"]: assert (run/name).read_bytes() == (whole/name).read_bytes(), name
+    assert runs.is_finished(run) and steps(run) == steps(whole)
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"files": 3}', '{"files": {"config.json": 1}}', '{"hashes": {}}'])
+def test_a_record_of_something_else_finishes_nothing(record, whole, tmp_path):
+    (tmp_path/RECORD).write_text(record)
+    shutil.copy(whole/"config.json", tmp_path)
+    assert not runs.is_finished(tmp_path)
 
 
 def test_checkpoints_without_an_optimizer_are_not_gone_on_from(tmp_path):
