@@ -230,7 +230,7 @@ Schedule = Annotated[Optional[str], typer.Option(help="Of the learning rate afte
 Patience = Annotated[Optional[int], typer.Option(min=1, help="Stop when F1 has not risen for N epochs")]
 Seed = Annotated[int, typer.Option(min=0)]
 Track = Annotated[str, typer.Option(help="tensorboard or wandb: figures, and a table of answers at each evaluation, kept in --output; wandb sends them where it finds a key")]
-Project = Annotated[Optional[str], typer.Option(help="Of the tracker  [default: squad_nb]")]
+Project = Annotated[Optional[str], typer.Option(help="Of the tracker  [default: squad_nb; for wandb, WANDB_PROJECT if it is set]")]
 RunName = Annotated[Optional[str], typer.Option(help="Of the tracker  [default: the name of --output]")]
 Resume = Annotated[bool, typer.Option(help="Go on with the run in --output, from its last whole checkpoint; begin where there is none yet")]
 SaveEvery = Annotated[Optional[int], typer.Option(min=1, help="A checkpoint every N steps, besides one an epoch")]
@@ -272,7 +272,7 @@ def extractive(
     chosen = _chosen(RECIPES, recipe, said, "tiny-bert")
     config = replace(chosen.pop("config", ExtractiveConfig()), **_given(max_length=max_length, stride=stride))
     _quiet()
-    tracking = tracking_settings(track, project, run_name)
+    tracking = tracking_settings(track, project, run_name, output)
     train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=False)
     _announce(train, test)
     trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
@@ -301,7 +301,7 @@ def generative(
     chosen = _chosen(RECIPES, recipe, said, "tiny-gpt2")
     config = replace(chosen.pop("config", PromptConfig()), **_given(layout=layout, max_context_length=max_context_length, stride=stride))
     _quiet()
-    tracking = tracking_settings(track, project, run_name)
+    tracking = tracking_settings(track, project, run_name, output)
     train, test, tune = _splits(chosen.pop("data"), eval_data, test_articles, tune_articles, limit, eval_limit, seed, passages=True)
     _announce(train, test)
     trainer = fit_writer(chosen.pop("model"), train, test, output, config, share_context=share, generate=generate, verbatim=verbatim, resume=resume, force=force, patience=patience, tune=tune, save_every=save_every, save_total_limit=keep,

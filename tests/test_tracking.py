@@ -5,6 +5,7 @@ from threading import Thread
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainingArguments
 
 from squad_nb.cli import app
 from squad_nb.core import SettingError, write_json
@@ -14,7 +15,7 @@ from squad_nb.prompts import PromptConfig
 from squad_nb.publish import gather
 from squad_nb.sample import generate_squad
 from squad_nb.squad import from_squad_json
-from squad_nb.tracking import check_tracker, tracking_settings, wandb_mode
+from squad_nb.tracking import check_tracker, tracker_names, tracking_settings, wandb_mode
 
 HOW = dict(epochs=2, learning_rate=1e-3, batch_size=16, precision="fp32", disable_tqdm=True, logging_steps=1)
 FIT = {"extractive": lambda *args, **more: fit_reader("tiny-bert", *args, ExtractiveConfig(192, 48), **HOW | more),
@@ -78,10 +79,10 @@ def test_a_resumed_run_goes_on_in_the_same_curve(world, tmp_path):
 
 def test_one_folder_for_all_runs_shows_each_of_them(world, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path/"all"))
-    for name in ("first", "second"): FIT["extractive"](*world, tmp_path/name, report_to="tensorboard", project="squad", epochs=1)
-    one, two = (read(tmp_path/"all/squad"/name)[0] for name in ("first", "second"))
+    for name in ("first", "run#2"): FIT["extractive"](*world, tmp_path/name, report_to="tensorboard", epochs=1)
+    one, two = (read(tmp_path/"all/squad_nb"/name)[0] for name in ("first", "run_2"))
     assert one["eval/f1"] == two["eval/f1"] and one["train/loss"] == two["train/loss"] and not [*tmp_path.glob("*/tensorboard")]
-    assert [*(tmp_path/"all").iterdir()] == [tmp_path/"all/squad"]
+    assert [*(tmp_path/"all").iterdir()] == [tmp_path/"all/squad_nb"]
 
 
 def records(path):
@@ -180,6 +181,29 @@ def test_a_resumed_run_keeps_its_id_and_the_users_own_run_is_used(world, forgetf
     with wandb.init(project="mine", dir=str(tmp_path), settings=wandb.Settings(silent=True)) as own:
         FIT["extractive"](*world, tmp_path/"other", report_to="wandb", epochs=1)
         assert wandb.run is own and "final/f1" in own.summary.keys() and not (tmp_path/"other/wandb").exists()
+
+
+@pytest.mark.parametrize("words, env, says", [
+    (["tensorboard", "--project", "a/b"], {}, "The project is 'a/b', which"),
+    (["tensorboard", "--project", "huggingface"], {}, "has no name: give another"),
+    (["tensorboard", "--run-name", "a#1"], {}, "The run's name is 'a#1', which"),
+    (["wandb"], dict(WANDB_PROJECT="team/x"), "WANDB_PROJECT is 'team/x', which"),
+    (["wandb", "--project", "x"], dict(WANDB_PROJECT="team/x"), "'team/x'"),  # wandb reads it all the same
+    (["tensorboard"], dict(WANDB_PROJECT="team/x"), "none.json"),  # what is wrong is only the data
+    (["tensorboard"], {}, "none.json")])
+@pytest.mark.parametrize("kind, model", [("extractive", "tiny-bert"), ("generative", "tiny-gpt2")])
+def test_names_are_checked_before_anything_is_read(kind, model, words, env, says, forgetful, tmp_path, capsys):
+    for name, value in (env | dict(WANDB_MODE="offline")).items(): forgetful(name, value)
+    assert app(["train", kind, "--model", model, "--data", str(tmp_path/"none.json"), "--output", str(tmp_path/"a#1"), "--track", *words], standalone_mode=False) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("squad_nb: ")]
+    assert says in line and not (tmp_path/"a#1").exists()
+
+
+@pytest.mark.parametrize("asked, project", [("wandb", "paper"), (["tensorboard", "wandb"], "paper"), ("tensorboard", "squad_nb")])
+def test_the_project_of_wandb_is_not_that_of_tensorboard(asked, project, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_PROJECT", "paper")
+    assert tracker_names(tmp_path/"a#1", asked) == tracker_names(tmp_path/"a#1", asked, TrainingArguments(tmp_path, use_cpu=True).project) == dict(project=project, run_name="a_1")
+    assert tracker_names(tmp_path, asked, "mine", "x") == dict(project="mine", run_name="x")
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
