@@ -48,6 +48,22 @@ def test_from_every_checkpoint_the_end_is_the_same(whole, tmp_path):
         assert (run/"predictions.json").read_bytes() == (whole/"predictions.json").read_bytes()
 
 
+def test_random_states_are_taken_up(tmp_path):
+    "With dropout the end depends on the random numbers drawn until a kill in the middle of an epoch"
+    model, tokenizer = load_reader("tiny-bert")
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.1
+    for part in (model, tokenizer): part.save_pretrained(tmp_path/"model")
+    def drop(run, **more): return fit_reader(tmp_path/"model", train, None, run, SMALL, **HOW | dict(epochs=1) | more)
+    drop(undisturbed := tmp_path/"undisturbed")
+    drop(again := as_killed(undisturbed, tmp_path/"again", 4), resume=True)
+    assert run_hashes(again) == run_hashes(undisturbed)
+    states = torch.load((mixed := as_killed(undisturbed, tmp_path/"mixed", 4))/"checkpoint-4"/"rng_state.pth", weights_only=False)
+    torch.save(states | dict(cpu=torch.Generator().manual_seed(99).get_state()), mixed/"checkpoint-4"/"rng_state.pth")
+    seal(mixed/"checkpoint-4", order=[json.loads((mixed/"checkpoint-4"/"checkpoint.json").read_text())["order"][0]])
+    drop(mixed, resume=True)
+    assert [name for name in run_hashes(mixed) if run_hashes(mixed)[name] != run_hashes(undisturbed)[name]] == ["weights"]
+
+
 def test_a_folder_can_be_moved(whole, tmp_path, monkeypatch):
     "The best checkpoint is where the run is now"
     as_killed(whole, tmp_path/"elsewhere")
