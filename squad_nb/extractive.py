@@ -34,7 +34,7 @@ from .runs import RECORD, ResumableTrainer, Run, aside, data_hash, files_in, has
 from .sample import TINY_MODELS, tiny_model
 from .spans import NullThreshold, TopSpans, best_null_threshold, merge_spans, top_spans
 from .squad import is_v2
-from .tracking import check_tracker, follow, unfollow
+from .tracking import check_tracker, follow, tracker_names, unfollow
 from .windows import window_characters, window_features
 
 # %% ../nbs/22_extractive.ipynb #3923f997
@@ -175,6 +175,7 @@ def training_arguments(
 ) -> TrainingArguments:
     "The defaults of this package for transformers' `TrainingArguments`; raises `SettingError` on a precision it does not know, and for a tracker that cannot be had"
     if precision not in ("auto", "bf16", "fp16", "fp32"): raise SettingError(f"Unknown precision {precision!r}: choose auto, bf16, fp16 or fp32")
+    more |= tracker_names(output, more.get("report_to"), more.get("project"), more.get("run_name"))
     check_tracker(more.get("report_to"))
     precision = best_precision() if precision == "auto" else precision
     when = "epoch" if evaluates else "no"

@@ -204,6 +204,10 @@ def test_the_project_of_wandb_is_not_that_of_tensorboard(asked, project, monkeyp
     monkeypatch.setenv("WANDB_PROJECT", "paper")
     assert tracker_names(tmp_path/"a#1", asked) == tracker_names(tmp_path/"a#1", asked, TrainingArguments(tmp_path, use_cpu=True).project) == dict(project=project, run_name="a_1")
     assert tracker_names(tmp_path, asked, "mine", "x") == dict(project="mine", run_name="x")
+    monkeypatch.setattr("squad_nb.extractive.check_tracker", lambda report_to: None)
+    args = training_arguments(tmp_path/"a#1", report_to=asked)
+    assert (args.project, args.run_name) == (project, "a_1")
+    with pytest.raises(SettingError, match="The project is 'a/b'"): training_arguments(tmp_path, report_to=asked, project="a/b")
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
