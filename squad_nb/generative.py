@@ -174,7 +174,8 @@ def fit_writer(
         stop = [EarlyStoppingCallback(patience)] if patience and test is not None else []
         trainer = GenerativeTrainer(writer, training_arguments(output, evaluates=test is not None, **settings), train, test, tokenizer, config, mask_mode, share_context, generate, verbatim, callbacks=stop, save_every=save_every)
         train_run(trainer, run, tune, patience=patience, share=trainer.share, generate=generate, verbatim=verbatim)
-        trainer.generate = None
+        trainer.generate, trainer.verbatim = None, False  # the folder writes freely unless it is told otherwise, so its temperature is that of free answers
         if tune is not None: tune_temperature(trainer, tune)
+        trainer.verbatim = verbatim
         finish_run(trainer, model, run)
     return trainer
