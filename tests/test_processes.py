@@ -92,7 +92,8 @@ def test_two_processes_train_as_one(track, world, alone, both):
     assert (folder/track/"run.json").exists(), done[track].stderr
     assert not [value for name, value in read_json(one/"config.json").items() if "drop" in name and value and name != "summary_first_dropout"]  # of a head that is not there
     assert_alike(one, folder/track)
-    (printed,) = [json.loads(line) for line in done[track].stdout.splitlines()]  # one process prints
+    printed, *resumed = [json.loads(line) for line in done[track].stdout.splitlines()]  # one process prints, once a training
+    assert len(resumed) == (track == "generative")
     assert printed["total"] == scores["total"] == 35 and printed.keys() == scores.keys()
     for name, value in scores.items(): assert printed[name] == pytest.approx(value, abs=1e-4), name
     said = [read_json(run/"predictions.json") for run in (one, folder/track)]
