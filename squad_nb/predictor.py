@@ -23,7 +23,7 @@ from .core import DataError, ModelError, Prediction, SettingError, best_device, 
 from .extractive import ExtractiveConfig, PadCollator, check_length, context_columns, load_reader, merge, row_lengths
 from .generate import Answers, choose_settings, generate_answers, save_settings, saved_temperature, written_tokens
 from .generative import load_writer
-from .runs import PLAN, RECORD
+from .runs import PLAN, RECORD, acknowledge
 from .sample import TINY_MODELS, tiny_model
 from .spans import TopSpans, top_spans
 from .squad import SCHEMA
@@ -254,7 +254,9 @@ def keep_temperature(
     with untempered(answers.warm, answers.temperature):
         found = fit_temperature(predictor.predict(questions), questions)
         answers.warm(found.temperature)
-        if folder is not None: write_json(path := Path(folder)/"config.json", read_json(path) | dict(squad_nb=predictor.model.config.squad_nb), indent=2)
+        if folder is not None:
+            write_json(path := Path(folder)/"config.json", read_json(path) | dict(squad_nb=predictor.model.config.squad_nb), indent=2)
+            acknowledge(folder, path.name)
     return found
 
 # %% ../nbs/40_predictor.ipynb #6570cd13

@@ -6,8 +6,8 @@
 __all__ = ['log', 'ASIDE', 'SEAL', 'LOCK', 'PLAN', 'RECORD', 'IDLE', 'NAMED', 'hash_json', 'data_hash', 'weights_hash', 'flush',
            'aside', 'files_in', 'changed_in', 'seal', 'damage', 'remove', 'put_in_place', 'step_of', 'checkpoints_of',
            'last_checkpoint', 'keep_checkpoints', 'locked', 'plan_in', 'check_free', 'make_way', 'Run', 'run_hashes',
-           'is_finished', 'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up', 'config_hash',
-           'tokenizer_hash', 'plan_of', 'hashes_of']
+           'is_finished', 'acknowledge', 'open_run', 'Checkpoints', 'next_link', 'ResumableTrainer', 'taken_up',
+           'config_hash', 'tokenizer_hash', 'plan_of', 'hashes_of']
 
 # %% ../nbs/03_runs.ipynb #ef8a516f
 import hashlib, json, logging, os, pickle, re, shutil
@@ -104,12 +104,14 @@ def aside(
 def _file_hash(path: Path) -> str:
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
+def _written(path: Path) -> dict: return dict(bytes=flush(path).stat().st_size, sha256=_file_hash(path))
+
 def files_in(
     folder: Path,
 ) -> dict[str, dict]: # By name: bytes, sha256
     "Every file of a folder but its seal, once it is on the disk"
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
-    return {p.relative_to(folder).as_posix(): dict(bytes=flush(p).stat().st_size, sha256=_file_hash(p)) for p in paths}
+    return {p.relative_to(folder).as_posix(): _written(p) for p in paths}
 
 def changed_in(
     folder: Path,
@@ -288,6 +290,17 @@ def is_finished(
     "Whether everything is written, and is as it was"
     try: return changed_in(Path(run), read_json(Path(run)/RECORD)["files"]) is None
     except (DataError, LookupError, TypeError, AttributeError): return False
+
+def acknowledge(
+    run: str | Path, # Folder that may be a finished run's
+    name: str,       # Of one of its files
+) -> None:
+    "Have the record say that a file was changed on purpose, or `--resume` would take it for damage and write the old one again"
+    run = Path(run)
+    record = read_json(run/RECORD) if (run/RECORD).exists() else {}
+    if name not in record.get("files", ()): return
+    record["files"][name] = _written(run/name)
+    write_json(run/RECORD, record)
 
 # %% ../nbs/03_runs.ipynb #2f8daa15
 def _leave_nothing(folder: Path) -> None:

@@ -17,6 +17,7 @@ from squad_nb.generative import fit_writer
 from squad_nb.predictor import Predictor, QuestionAnswering, evaluated_in, settings_of, track_of
 from squad_nb.prompts import PromptConfig
 from squad_nb.report import outside_windows
+from squad_nb.runs import is_finished
 from squad_nb.sample import generate_squad, tiny_model
 from squad_nb.squad import from_squad_json
 
@@ -271,6 +272,7 @@ def test_a_temperature_that_cannot_be_saved_is_not_kept(runs, tmp_path, monkeypa
 def test_calibrating_changes_the_temperature_and_nothing_else(runs, tmp_path, track):
     shutil.copytree(runs[0]/track, tmp_path/track)
     files = {path: path.read_bytes() for path in sorted((tmp_path/track).iterdir()) if path.is_file()}
+    assert is_finished(tmp_path/track)
     predictor, questions = Predictor.from_pretrained(tmp_path/track), invented(4, seed=5)
     before = predictor.predict(questions)
     found = predictor.calibrate(questions)
@@ -278,7 +280,7 @@ def test_calibrating_changes_the_temperature_and_nothing_else(runs, tmp_path, tr
     assert [(p.text, p.score) for p in before] == [(p.text, p.score) for p in after] == [(p.text, p.score) for p in predictor.predict(questions)]
     assert [p.probability for p in after] == [p.probability for p in predictor.predict(questions)]
     assert {path.name for path in (tmp_path/track).iterdir() if path.is_file()} == {path.name for path in files}
-    assert [path.name for path, old in files.items() if path.read_bytes() != old] == ["config.json"]
+    assert [path.name for path, old in files.items() if path.read_bytes() != old] == ["config.json", "run.json"] and is_finished(tmp_path/track)
     now, then = (json.loads(text) for text in ((tmp_path/track/"config.json").read_bytes(), files[tmp_path/track/"config.json"]))
     assert now["squad_nb"].pop("temperature") == found.temperature and then["squad_nb"].pop("temperature") and now == then
 
