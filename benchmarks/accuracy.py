@@ -46,7 +46,9 @@ def scores(side, seed, train, test, options):
                                   evaluates=False, save_strategy="no", disable_tqdm=True)
         trainer = SIDES[side](model, args, train, None, tokenizer, ExtractiveConfig(options.max_length, options.stride))
         trainer.train()
-        return np.array([(100*row["exact"], 100*row["f1"]) for row in question_scores(trainer.predict(test).predictions, test)])
+        found = np.array([(100*row["exact"], 100*row["f1"]) for row in question_scores(trainer.predict(test).predictions, test)])
+    print(f"{side}, seed {seed}: EM {found[:, 0].mean():.1f}, F1 {found[:, 1].mean():.1f}", file=sys.stderr)
+    return found
 
 
 def main():
