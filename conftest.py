@@ -1,5 +1,5 @@
 "Every code cell of a notebook is a test: `pytest nbs/00_core.ipynb`. Plain tests get the real data from the fixture `shared`."
-import os, re, shutil, sys
+import os, re, shutil, sys, threading
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
+from tqdm import tqdm
 
 root = Path(__file__).parent
 absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip  # what a test needs and is not there
+tqdm.set_lock(threading.RLock())  # its own is shared with every process that a test forks: one that ends with it in its hands would stop the tests
 settings = ConfigParser(delimiters=["="])
 settings.read(root/"settings.ini", encoding="utf-8")
 

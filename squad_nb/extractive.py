@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import inf, isnan
 from numbers import Real
 from pathlib import Path
+from threading import Lock
 
 import numpy as np, torch
 import torch.nn.functional as F
@@ -71,6 +72,7 @@ class ExtractiveConfig:
 log = logging.getLogger("squad_nb")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "*.spm", "*.bpe.model", "*.gguf")
+_loading = Lock()  # while one thread loads, transformers leaves the weights of others untied (its pull request 44940)
 
 def load_parts(
     kind,              # An Auto class of transformers
@@ -85,7 +87,7 @@ def load_parts(
         if not any(any(folder.glob(file)) for file in TOKENIZER_FILES):  # transformers would make an empty one
             raise ModelError(f"There is no tokenizer in {name}: tokenizer.json is missing. Copy it from the model it was trained from")
     try:
-        model, info = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **more)
+        with _loading: model, info = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **more)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **more)
     except Exception as e:  # safetensors, tokenizers and the hub raise errors of their own
         if "Unrecognized configuration class" in str(e): raise ModelError(f"{name} is not {wanted}") from e

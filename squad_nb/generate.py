@@ -425,10 +425,9 @@ def generate_answers(
     found, learning = {}, model.training
     model.eval()
     try:
-        with tqdm(total=len(prompts), desc="answering", disable=not progress) as bar:
-            for row, answer in decode(model, group_prompts(prompts, share), mask_mode, config.layout, end, config.max_answer_length, rules, batch_tokens):
-                found[row] = at_place(asked[row], answer, _span_of(rules.pop(row))) if verbatim else as_read(asked[row], answer, tokenizer), answer
-                bar.update()
+        answers = decode(model, group_prompts(prompts, share), mask_mode, config.layout, end, config.max_answer_length, rules, batch_tokens)
+        if progress: answers = tqdm(answers, "answering", len(prompts))
+        for row, answer in answers: found[row] = at_place(asked[row], answer, _span_of(rules.pop(row))) if verbatim else as_read(asked[row], answer, tokenizer), answer
     finally: model.train(learning)
     return collect(dataset["id"], asked, found, saved_temperature(model))
 

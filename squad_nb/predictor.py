@@ -50,7 +50,7 @@ class Reader:
         self.config.save_in(self.model)
 
     def predict(self, questions: Dataset) -> list[Prediction]:
-        windows = window_features(questions, self.tokenizer, self.config.max_length, self.config.stride, labels=False).with_format("numpy")
+        windows = window_features(questions, self.tokenizer, self.config.max_length, self.config.stride, labels=False)
         return merge(self._search(windows), windows, questions, self.config)
 
     def _batches(self, windows: Dataset) -> Iterator[dict]:

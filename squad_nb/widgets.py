@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import Lock, Thread, current_thread, main_thread
 
 import ipywidgets as widgets
 from datasets import Dataset, DatasetDict
@@ -407,14 +407,17 @@ class Work(widgets.Box):
         if self.error: raise self.error
 
 # %% ../nbs/43_widgets.ipynb #d4a75357
+_bars = Lock()  # one thread at a time turns them off and on
+
 @contextmanager
 def _no_bars():
     "transformers loads without a bar in the cell"
     from transformers.utils import logging
-    on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try: yield
-    finally: logging.enable_progress_bar() if on else None
+    with _bars:
+        on = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try: yield
+        finally: logging.enable_progress_bar() if on else None
 
 def load_predictor(
     source: str | Path | Predictor, # A model folder, or a run

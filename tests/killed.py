@@ -2,10 +2,11 @@
 
 A request is a line of JSON: words (of the command), stage (a file that says what the process is doing), log (of its output), slow (seconds that each step and each file take longer).
 The answer is two lines: the process's number at once, its return code when it has ended."""
-import functools, json, os, sys, time
+import functools, json, os, sys, threading, time
 from pathlib import Path
 
 import torch, transformers
+from tqdm import tqdm
 
 from squad_nb import cli, extractive, generative, runs
 
@@ -68,6 +69,7 @@ def child(words, stage, log, slow) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # threads do not survive a fork
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared by all that are forked: one that is killed with it would leave the others waiting
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0: child(**json.loads(line))

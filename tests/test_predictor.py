@@ -1,5 +1,6 @@
 "The predictor gives the answers of the evaluation and of the removed pipeline, whatever way it is asked, and loads from a hub cache but never runs what is in it"
 import json, os, shutil, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -266,6 +267,14 @@ def test_a_temperature_that_cannot_be_saved_is_not_kept(runs, tmp_path, monkeypa
     monkeypatch.setattr("squad_nb.predictor.write_json", full)
     with pytest.raises(OutputError): predictor.calibrate(invented(4, seed=5))
     assert predictor.answers.temperature == before and (tmp_path/"reader"/"config.json").read_bytes() == config
+
+
+def test_threads_that_load_at_once_get_whole_models(runs):
+    "While one thread loads, transformers leaves the weights of others untied: the output layer of tiny-gpt2 would be random"
+    names = [runs[0]/"reader", runs[0]/"writer"]*3
+    alone = [predictor.predict(invented(2, seed=5)) for predictor in map(Predictor.from_pretrained, names[:2])]
+    with ThreadPoolExecutor(len(names)) as pool: found = [*pool.map(Predictor.from_pretrained, names)]
+    assert [predictor.predict(invented(2, seed=5)) for predictor in found] == alone*3
 
 
 @pytest.mark.parametrize("track", ["reader", "writer"])
