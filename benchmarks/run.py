@@ -34,6 +34,7 @@ def benchmarks(args):
         "preparation and decoding, pointing": (["time_shares.py", *common, "--model", encoder, *limit(300), *one], _shares),
         "preparation and decoding, writing": (["time_shares.py", *common, "--writer", decoder, *limit(32), *one], _shares),
     }
+    found["memory of an evaluation"] = (["memory.py", "--passages", 20], lambda f: {"all logits gathered, pointing": f["ratios"]["pointing"], "all logits gathered, writing": f["ratios"]["writing"]})
     if not tiny: found["time to F1 30"] = (["time_to_f1.py", *common, "--model", encoder, "--f1", 30, "--limit", 2000, *threads], lambda f: {"the recipe, padded to 384": _mean(f["ratios"]["to_padded"]), "the recipe, padded to the longest of a batch": _mean(f["ratios"]["to_dynamic"])})
     return {name: made for name, made in found.items() if not args.only or name.split()[0] in args.only or name in args.only}
 
@@ -51,7 +52,7 @@ def _serving(f):
 
 def table(results):
     "Markdown"
-    lines = ["| what | against | times as fast |", "|---|---|---|"]
+    lines = ["| what | against | times as fast, of memory times as little |", "|---|---|---|"]
     for name, result in results.items():
         rows = result["ratios"].items() if "ratios" in result else [(result["error"], None)]
         lines += [f"| {name} | {against} | {'' if ratio is None else f'{ratio:.1f}'} |" for against, ratio in rows]
