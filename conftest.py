@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 root = Path(__file__).parent
 absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip  # what a test needs and is not there
-tqdm.set_lock(threading.RLock())  # its own is shared with every process that a test forks: one that ends with it in its hands would stop the tests
 settings = ConfigParser(delimiters=["="])
 settings.read(root/"settings.ini", encoding="utf-8")
 
@@ -103,6 +102,11 @@ class Cell(pytest.Item):
     def runtest(self): self.parent.run_through(self)
     def reportinfo(self): return self.path, self.number - 1, f"{self.path.name}: cell {self.name}"  # as if the cell's number were a line's
     def repr_failure(self, excinfo): return str(excinfo.value) if isinstance(excinfo.value, CellFailed) else super().repr_failure(excinfo)
+
+
+def pytest_runtest_setup(item):
+    "A bar that is interrupted while it draws keeps tqdm's lock, and a forked process shares it: what one test leaves must not stop the next"
+    tqdm.set_lock(threading.RLock())
 
 
 def pytest_addoption(parser):
