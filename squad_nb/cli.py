@@ -155,7 +155,11 @@ def lint(
     "Name what is wrong with a data set; it is never changed"
     from squad_nb.squad import fix_squad, lint_squad, to_squad_json
     if fix: _free(fix, force)
-    tokenizer = _tokenizer(model) if model else None
+    tokenizer = None
+    if model:
+        _quiet()
+        from squad_nb.extractive import load_tokenizer
+        tokenizer = load_tokenizer(model)
     questions = _one_split(data)
     problems = lint_squad(questions, tokenizer, max_question_length, max_answer_length)
     if as_json: typer.echo(json.dumps(dict(counts=problems.counts(), problems=list(problems)), ensure_ascii=False))
@@ -167,15 +171,6 @@ def lint(
         write_json(fix, to_squad_json(fixed))
         say(f"{sum(row['fixed'] for row in done)} answers corrected in {fix}; {sum(not row['fixed'] for row in done)} problems are left")
     if strict and problems: raise typer.Exit(1)
-
-def _tokenizer(model: str):
-    "The fast tokenizer of a model, and only that"
-    from transformers import AutoTokenizer
-    from squad_nb.core import ModelError
-    from squad_nb.sample import TINY_MODELS, tiny_model
-    _quiet()
-    try: return AutoTokenizer.from_pretrained(tiny_model(model) if model in TINY_MODELS else model, trust_remote_code=False)
-    except Exception as e: raise ModelError(f"Cannot load a tokenizer from {model}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e  # tokenizers raises errors of its own
 
 # %% ../nbs/52_cli.ipynb #baacef96
 @app.command()

@@ -430,8 +430,7 @@ def outside_windows(
     questions: Dataset,  # The common schema, with accepted answers
 ) -> set[str]:           # Ids
     "The questions of which no window of the model holds a whole accepted answer; raises `ModelError` for a folder without settings"
-    from transformers import AutoTokenizer
-    from squad_nb.extractive import ExtractiveConfig
+    from squad_nb.extractive import ExtractiveConfig, load_tokenizer
     from squad_nb.prompts import PromptConfig, prompt_features
     from squad_nb.windows import window_features
     try:
@@ -439,7 +438,7 @@ def outside_windows(
         kind = {"extractive": ExtractiveConfig, "generative": PromptConfig}[settings["track"]]
         config = kind(**{name: settings[name] for name in kind.__dataclass_fields__ if name in settings})
     except (KeyError, TypeError, ValueError) as e: raise ModelError(f"{folder} holds no settings of squad_nb in its config.json, so its windows are not known") from e
-    tokenizer, held = AutoTokenizer.from_pretrained(folder, trust_remote_code=False), {id: [] for id in questions["id"]}
+    tokenizer, held = load_tokenizer(folder), {id: [] for id in questions["id"]}
     if settings["track"] == "extractive":
         for row in window_features(questions, tokenizer, config.max_length, config.stride, labels=False):
             if inside := [o for o in row["offsets"] if o[0] >= 0]: held[row["example_id"]].append((inside[0][0], inside[-1][1]))

@@ -21,7 +21,7 @@ from datasets import Dataset, DatasetDict
 from .batching import pack_shared
 from .core import DataError, Prediction, SettingError, SquadNbError
 from .evaluation import checkpoints, predictions_of
-from .extractive import load_parts
+from .extractive import load_tokenizer
 from .generate import written_tokens
 from .kinds import ERROR_KINDS, error_kinds
 from .masks import MASK_MODES, attention_mask, check_sharing, position_ids
@@ -181,11 +181,6 @@ def question_rows(
     try: return Dataset.from_dict({k: [row[k] for row in rows] for k in SCHEMA}, features=SCHEMA)
     except (AttributeError, TypeError, ValueError) as e: raise DataError(f"These rows are no questions: {str(e).partition(chr(10))[0]}") from e  # a half of a character is one of them
 
-class _NoWeights:
-    "In the place of a model of which only the tokenizer is wanted"
-    @staticmethod
-    def from_pretrained(source, **more): return None, dict(missing_keys=())
-
 def _model_of(run: Path) -> Path:
     "The model that a run ended with, or its last checkpoint; raises `ModelError` where there is neither"
     return run if (run/"config.json").exists() else checkpoints(run)[-1]
@@ -205,8 +200,7 @@ def tokenizer_of(
     "The tokenizer of a model, and how it was trained; raises `ModelError` when there is none to be had"
     if not isinstance(source, (str, Path)): return source, {}
     folder = _model_of(tiny_model(source) if str(source) in TINY_MODELS else Path(source))
-    _, tokenizer, _ = load_parts(_NoWeights, folder, "a model")
-    return tokenizer, json.loads((folder/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}
+    return load_tokenizer(folder), json.loads((folder/"config.json").read_text(encoding="utf-8")).get("squad_nb") or {}
 
 # %% ../nbs/43_widgets.ipynb #baac6bbe
 def own_row(
