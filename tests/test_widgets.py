@@ -507,10 +507,16 @@ def page(served):
     assert tab.locator(".jupyter-widgets", has_text="A fault of this program").count() == 0
 
 
-def shows(locator, text):
-    "Wait until an element shows a text, exactly"
+def wait(locator):
+    "What is expected of an element, sooner or later: the kernel's messages come one by one"
     from playwright.sync_api import expect
-    expect(locator).to_have_text(text, use_inner_text=True)
+    return expect(locator)
+
+
+def shows(locator, text): wait(locator).to_have_text(text, use_inner_text=True, timeout=30_000)
+def begins(locator, text): wait(locator).to_have_text(re.compile("^" + re.escape(text)), use_inner_text=True, timeout=30_000)
+def holds(locator, value): wait(locator).to_have_value(value, timeout=30_000)
+def counts(locator, n): wait(locator).to_have_count(n, timeout=30_000)
 
 
 def labelled(widget, label): return widget.locator(".jupyter-widgets", has=widget.page.locator("label", has_text=re.compile(f"^{label}$")))
@@ -548,7 +554,7 @@ def test_sliders_move_the_windows(page):
 def test_the_picture_of_a_widget_answers_when_pointed_at(page):
     view = page.locator(".sqv-WindowExplorer .sqv-windows")
     view.locator(".sqv-row").first.hover()
-    assert view.locator(".sqv-say").inner_text().startswith("Window 1: ")
+    begins(view.locator(".sqv-say"), "Window 1: ")
 
 
 def test_next_and_own_text_in_the_page(page):
@@ -557,13 +563,13 @@ def test_next_and_own_text_in_the_page(page):
     for name, row in (("next ›", ROWS[1]), ("next ›", ROWS[2]), ("next ›", ELBE), ("‹ previous", ROWS[2]), ("next ›", ELBE)):
         widget.get_by_role("button", name=name).click()
         shows(widget.locator(".sqv-ask"), row["question"] + "".join(f" → {a}" for a in row["answers"]["text"]))
-        assert (passage.input_value(), question.input_value(), answer.input_value()) == (row["context"], row["question"], "".join(row["answers"]["text"]))
+        for control, value in ((passage, row["context"]), (question, row["question"]), (answer, "".join(row["answers"]["text"]))): holds(control, value)
     answer.fill("Bo")
     shows(widget.locator("[role=alert]"), "The answer “\u2068Bo\u2069” does not stand in the passage: copy it from there, letter for letter")
-    assert widget.locator(".sqv-windows").count() == 0
+    counts(widget.locator(".sqv-windows"), 0)
     answer.fill("North Sea")
     shows(widget.locator(".sqv-ask"), "Where does the Elbe end? → North Sea")
-    assert widget.locator("[role=alert]").count() == 0
+    counts(widget.locator("[role=alert]"), 0)
     answer.fill("")
     page.evaluate("() => { window.hits = 0; window.hit = () => { window.hits++ } }")  # a bare function would be called
     text = "<script>hit()</script><img src=x onerror=hit()> $x$ and $y$ & Bo"
@@ -591,7 +597,7 @@ def test_masks_in_the_page(page):
     widget.get_by_role("button", name="question first").click()
     expected.layout_of.value = "question_first"
     shows(widget.locator("[role=alert]"), expected.problem)
-    assert widget.locator(".sqv").count() == 0
+    counts(widget.locator(".sqv"), 0)
     widget.get_by_role("button", name="next ›").click()
     expected.steps.more.click()
     agrees()
@@ -599,7 +605,7 @@ def test_masks_in_the_page(page):
     expected.lines.value = "Which river? | Elbe"
     agrees()
     widget.locator(".sqv-mask canvas").first.hover(position=dict(x=120, y=120))
-    assert widget.locator(".sqv-mask .sqv-who").inner_text().startswith("Row ")
+    begins(widget.locator(".sqv-mask .sqv-who"), "Row ")
 
 
 def test_predictions_in_the_page(page, runs):
@@ -609,7 +615,7 @@ def test_predictions_in_the_page(page, runs):
         for i, name in enumerate(expected.views): shows(browse.nth(i).locator("> div").first, name)
         row = QUESTIONS[expected.left[expected.steps.at]]
         for i in (0, 1): shows(browse.nth(i).locator(".sqv-ask"), row["question"])
-        assert steps.input_value() == str(expected.steps.at + 1)
+        holds(steps, str(expected.steps.at + 1))
     agrees()
     for name, click in (("next ›", expected.steps.more), ("next ›", expected.steps.more), ("‹ previous", expected.steps.less)):
         widget.get_by_role("button", name=name).click()
@@ -640,11 +646,12 @@ def test_asking_in_the_page(page, runs):
         for i, model in enumerate((points, writes)):
             shows(answers.nth(i).locator(".sqv-ask"), text)
             shows(answers.nth(i).locator(".sqv-judged + b"), model.answer(text, ADA).text.replace("\n", "⏎") or "no answer")
-        assert answers.nth(1).get_by_text("Token by token").count() == 1 and box.locator(".progress-bar").locator("visible=true").count() == 0
+        counts(answers.nth(1).get_by_text("Token by token"), 1)
+        counts(box.locator(".progress-bar").locator("visible=true"), 0)
     question.fill(" ")
     box.get_by_role("button", name="Ask").click()
     shows(box.locator("[role=alert]"), "There is no question: write one")
-    assert answers.count() == 0
+    counts(answers, 0)
 
 
 @pytest.mark.parametrize("width", [400, 1280])
