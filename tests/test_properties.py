@@ -452,6 +452,7 @@ def test_every_stretch_can_be_written_verbatim(context, family, data):
     assume(text and not text[0].isspace() and not text[-1].isspace())
     ids = tok((" " if family == "gpt2" else "") + text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assume(tok.unk_token_id is None or tok.unk_token_id not in ids)
+    assume(tok.decode(ids, clean_up_tokenization_spaces=False).strip(" ") == text)  # SentencePiece takes ▁ for a blank, and says another text
     rule = SpanRule(Passage(context, spelling_of(tok)), tok.eos_token_id)
     for id in ids:
         assert id in rule.allowed()
