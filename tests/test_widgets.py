@@ -339,11 +339,11 @@ def test_threads_take_turns_with_a_model(runs, monkeypatch):
 def test_a_bar_that_was_interrupted_does_not_hold_up_a_box(runs):
     "Ctrl-C while a bar is drawn leaves tqdm's lock with the main thread for ever: `refresh` does not give it back on an error"
     from tqdm.auto import tqdm
-    box, browser = AskBox(dict(points=runs/"points", writes=runs/"writes"), ADA, ASKED[0][0]), PredictionBrowser(runs, QUESTIONS)
     with tqdm.get_lock():
+        box, browser = AskBox(dict(points=runs/"points", writes=runs/"writes"), ADA, ASKED[0][0]), PredictionBrowser(runs, QUESTIONS)
         box.ask()
         for long in (box, browser):
-            if long.work.thread: long.work.thread.join(60)
+            long.work.thread.join(60)
             assert not long.work.busy
     assert [*box.views] == ["points", "writes"] and len(browser.wait().views) == 2 and not box.problem and not browser.problem
 
