@@ -5,7 +5,7 @@
 
 `--encoder` and `--decoder` are pretrained models, `--reader` and `--writer` are runs of `squad_nb train extractive` and `generative` on them. Each benchmark is a process of its own, one after the other, and a ratio is of two sides of one of them. A benchmark checks that its sides give the same; one that finds a difference, or fails,
 is shown as such, the others go on, and the exit code is 1. `--only` runs some of them. A GPU has a script of its own, gpu.py, and so has the comparison of scores at equal budget, accuracy.py."""
-import argparse, json, platform, subprocess, sys, time
+import argparse, json, platform, subprocess, sys, tempfile, time
 from pathlib import Path
 
 here = Path(__file__).parent
@@ -35,7 +35,7 @@ def benchmarks(args):
         "preparation and decoding, writing": (["time_shares.py", *common, "--writer", decoder, *limit(32), *one], _shares),
     }
     found["memory of an evaluation"] = (["memory.py", "--passages", 20], lambda f: {"all logits gathered, pointing": f["ratios"]["pointing"], "all logits gathered, writing": f["ratios"]["writing"]})
-    if not tiny: found["time to F1 30"] = (["time_to_f1.py", *common, "--model", encoder, "--f1", 30, "--limit", 2000, *threads], lambda f: {"the recipe, padded to 384": _mean(f["ratios"]["to_padded"]), "the recipe, padded to the longest of a batch": _mean(f["ratios"]["to_dynamic"])})
+    if not tiny: found["time to F1 30"] = (["time_to_f1.py", *common, "--model", encoder, "--f1", 30, "--limit", 2000, "--epochs", 2, *threads], lambda f: {"the recipe, padded to 384": _mean(f["ratios"]["to_padded"]), "the recipe, padded to the longest of a batch": _mean(f["ratios"]["to_dynamic"])})
     return {name: made for name, made in found.items() if not args.only or name.split()[0] in args.only or name in args.only}
 
 
@@ -48,6 +48,18 @@ def _shares(f): return {"the model reading, preparation": f["times_the_model"]["
 def _serving(f):
     side = {name: figures["calls_of_1"]["questions_per_second"] for name, figures in f["sides"].items()}
     return {f"{name}: torch, float32": side[name]/side["torch, float32"] for name in ("ONNX", "ONNX, int8")}
+
+
+def run(words):
+    "Exit code, standard output and last line of standard error of a benchmark, whose progress is shown"
+    with tempfile.TemporaryFile("w+") as out:
+        process, last = subprocess.Popen([sys.executable, here/words[0], *map(str, words[1:])], stdout=out, stderr=subprocess.PIPE, text=True), "no message"
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr)
+            last = line.strip() or last
+        code = process.wait()
+        out.seek(0)
+        return code, out.read(), last
 
 
 def table(results):
@@ -76,12 +88,12 @@ def main():
     for name, (words, ratios) in benchmarks(args).items():
         print(f"{name} …", file=sys.stderr)
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, here/words[0], *map(str, words[1:])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        code, said, last = run(words)
         took = dict(command=" ".join(map(str, words)), seconds=round(time.perf_counter() - began, 1))
-        if done.returncode: results[name] = took | dict(error=f"FAILED: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-        else: figures = json.loads(done.stdout); results[name] = took | dict(ratios={against: None if ratio is None else round(ratio, 2) for against, ratio in ratios(figures).items()}, figures=figures)
+        if code: results[name] = took | dict(error=f"FAILED: {last}")
+        else: figures = json.loads(said); results[name] = took | dict(ratios={against: None if ratio is None else round(ratio, 2) for against, ratio in ratios(figures).items()}, figures=figures)
+        if args.json: args.json.write_text(json.dumps(dict(python=platform.python_version(), machine=platform.machine(), threads=args.threads, results=results), indent=1) + "\n")  # after each, since all of them take an hour
     print(table(results))
-    if args.json: args.json.write_text(json.dumps(dict(python=platform.python_version(), machine=platform.machine(), threads=args.threads, results=results), indent=1) + "\n")
     if any("error" in result for result in results.values()): sys.exit(1)
 
 

@@ -25,8 +25,8 @@ WAYS = dict(padded="plain", dynamic="plain", ours="ours")
 
 class Until(TrainerCallback):
     "Stops the clock to answer the test questions, and the training once they are answered well enough"
-    def __init__(self, trainer, test, f1, every):
-        self.trainer, self.test, self.f1, self.every, self.seconds, self.reached, self.scores = trainer, test, f1, every, 0.0, None, []
+    def __init__(self, trainer, test, f1, every, name):
+        self.trainer, self.test, self.f1, self.every, self.name, self.seconds, self.reached, self.scores = trainer, test, f1, every, name, 0.0, None, []
 
     def on_train_begin(self, args, state, control, **kwargs): self.began = time.process_time()
 
@@ -40,6 +40,7 @@ class Until(TrainerCallback):
         torch.set_rng_state(was)
         self.trainer.model.train()
         self.scores.append((state.global_step, round(self.seconds, 2), round(f1, 2)))
+        print(f"{self.name}: step {state.global_step} of {state.max_steps}, {self.seconds:.0f} s of training, F1 {f1:.1f}", file=sys.stderr)
         if f1 >= self.f1: self.reached, control.should_training_stop = self.seconds, True
         self.began = time.process_time()
 
@@ -53,7 +54,7 @@ def race(way, seed, train, test, options):
         began = time.process_time()
         trainer = SIDES[WAYS[way]](model, args, train, None, tokenizer, ExtractiveConfig(options.max_length, options.stride))
         if way == "padded": trainer.data_collator.multiple = options.max_length
-        until = Until(trainer, test, options.f1, options.every)
+        until = Until(trainer, test, options.f1, options.every, f"{way}, seed {seed}")
         until.seconds = time.process_time() - began
         trainer.add_callback(until)
         trainer.train()
