@@ -17,10 +17,10 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from .core import DataError, ModelError, OutputError, SettingError, claim_folder, read_json, write_json
-from .cuts import _bounds, slice_positions
-from .masks import _check_names, additive_mask, attention_mask, check_sharing, position_ids
+from .cuts import row_bounds, slice_positions
+from .masks import additive_mask, attention_mask, check_mask_mode, check_sharing, position_ids
 from .prompts import CONTEXT, PADDING, PromptConfig
-from .windows import _column
+from .windows import whole_column
 
 # %% ../nbs/32_batching.ipynb #447c6cc6
 def _hash(data) -> str:
@@ -58,14 +58,14 @@ def feature_statistics(
 ) -> dict:             # Plain data for JSON
     "How many records, their columns, their lengths, and what is learned"
     table = features.with_format("arrow")[:]
-    lengths = np.diff(_column(table, "input_ids").offsets)
+    lengths = np.diff(whole_column(table, "input_ids").offsets)
     counts = np.bincount(lengths // width).tolist() if len(lengths) else []
     tokens = dict(total=int(lengths.sum()), min=int(min(lengths, default=0)), mean=float(lengths.mean()) if len(lengths) else 0.0, max=int(max(lengths, default=0)),
                   histogram=dict(width=width, counts=counts))
     made = dict(total_records=len(features), columns={name: str(kind) for name, kind in features.features.items()}, tokens=tokens)
     if "labels_mask" not in features.column_names: return made
-    mask = _column(table, "labels_mask")
-    learned = np.diff(_bounds(np.asarray(mask.flatten()))[np.asarray(mask.offsets) - mask.offsets[0].as_py()])
+    mask = whole_column(table, "labels_mask")
+    learned = np.diff(row_bounds(np.asarray(mask.flatten()))[np.asarray(mask.offsets) - mask.offsets[0].as_py()])
     return made | dict(learned=dict(total=int(learned.sum()), min=int(min(learned, default=0)), max=int(max(learned, default=0)), records_without=int((learned == 0).sum())))
 
 # %% ../nbs/32_batching.ipynb #b0332e6d
@@ -151,8 +151,8 @@ def _plan_packs(
 # %% ../nbs/32_batching.ipynb #34298b3d
 def _check_packing(table: pa.Table, passage: np.ndarray, bounds: np.ndarray, context: np.ndarray, max_length: int):
     "Raises `SettingError` or `DataError` where rows cannot share their passages"
-    def flat(name): return np.asarray(_column(table, name).flatten())
-    def name(row): return repr(_column(table, "example_id")[int(row)].as_py())
+    def flat(name): return np.asarray(whole_column(table, name).flatten())
+    def name(row): return repr(whole_column(table, "example_id")[int(row)].as_py())
     lead = slice_positions(bounds[:-1], context)
     if (flat("segments")[lead] != CONTEXT).any(): check_sharing("causal", "question_first")
     _, first, number = np.unique(passage, return_index=True, return_inverse=True)
@@ -180,10 +180,10 @@ def pack_shared(
     if max_branches < 1: raise SettingError(f"max_branches must be at least 1, not {max_branches}")
     table = features.with_format("arrow")[:]
     names = [name for name in ("input_ids", "segments", "labels", "labels_mask") if name in table.column_names]
-    columns, passage = {name: _column(table, name) for name in names}, np.asarray(_column(table, "passage"))
-    bounds = _bounds(np.diff(columns["input_ids"].offsets))
+    columns, passage = {name: whole_column(table, name) for name in names}, np.asarray(whole_column(table, "passage"))
+    bounds = row_bounds(np.diff(columns["input_ids"].offsets))
     if not len(passage): return _packed_dataset({name: np.asarray(column.flatten()) for name, column in columns.items()}, bounds, np.zeros(0, np.int16), [])
-    context = np.diff(_bounds(np.asarray(columns["segments"].flatten()) == CONTEXT)[bounds])
+    context = np.diff(row_bounds(np.asarray(columns["segments"].flatten()) == CONTEXT)[bounds])
     _check_packing(table, passage, bounds, context, max_length)
     packs = _plan_packs(passage, context, np.diff(bounds) - context, max_length, max_branches)
     order = np.argsort(packs, kind="stable")
@@ -194,9 +194,9 @@ def pack_shared(
     branch = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order)))) + 1
     take = slice_positions(starts.ravel(), lengths.ravel())
     branches = np.repeat(np.stack([branch*0, branch], 1).ravel(), lengths.ravel()).astype(np.int16)
-    ids = np.split(np.array(_column(table, "example_id").to_pylist(), object)[order], begin[1:])
+    ids = np.split(np.array(whole_column(table, "example_id").to_pylist(), object)[order], begin[1:])
     flat = {name: np.asarray(column.flatten())[take] for name, column in columns.items()}
-    return _packed_dataset(flat, _bounds(np.add.reduceat(lengths.sum(1), begin)), branches, [part.tolist() for part in ids])
+    return _packed_dataset(flat, row_bounds(np.add.reduceat(lengths.sum(1), begin)), branches, [part.tolist() for part in ids])
 
 def _packed_dataset(flat: dict, bounds: np.ndarray, branches: np.ndarray, example_ids: list) -> Dataset:
     "Flat columns as a data set of packs"
@@ -218,7 +218,7 @@ class PromptCollator:
         multiple: int = 8,                   # Lengths are rounded up to a multiple of this
         dtype: torch.dtype = torch.float32,  # Of the mask: that of the model's weights
     ):
-        _check_names(mask_mode, layout)
+        check_mask_mode(mask_mode, layout)
         if side not in ("left", "right"): raise SettingError(f"Unknown side {side!r}: pad on the left or on the right")
         if multiple < 1: raise SettingError(f"multiple must be at least 1, not {multiple}")
         self.pad_token_id, self.mask_mode, self.layout, self.side, self.multiple, self.dtype = pad_token_id or 0, mask_mode, layout, side, multiple, dtype

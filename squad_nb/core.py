@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_FILES', 'Candidate', 'Candidates', 'Prediction', 'SquadNbError', 'DataError', 'ModelError', 'SettingError',
-           'OutputError', 'check_whole', 'pair_texts', 'ranked', 'whole_file', 'write_json', 'read_json',
+           'OutputError', 'check_whole', 'as_texts', 'pair_texts', 'ranked', 'whole_file', 'write_json', 'read_json',
            'claim_folder', 'seed_everything', 'best_device', 'best_precision']
 
 # %% ../nbs/00_core.ipynb #41cdc350
@@ -96,7 +96,7 @@ def check_whole(
         raise SettingError(f"{name} must be a whole number, {low} or more, and not {value!r}")
 
 # %% ../nbs/00_core.ipynb #1d34fe20
-def _texts(name: str, given) -> list[str]:
+def as_texts(name: str, given) -> list[str]:
     "One text or several, as a list; raises `DataError` that names what is none"
     if not isinstance(given, str) and (isinstance(given, (bytes, dict)) or not isinstance(given, Iterable)):
         raise DataError(f"The {name} must be text or a list of texts, not {type(given).__name__}")
@@ -113,7 +113,7 @@ def pair_texts(
     context: str | Iterable[str],
 ) -> tuple[list[str], list[str]]: # Equally many
     "Questions with their passages; raises `DataError` for what is no text, for a question without words and for lists of unequal length"
-    questions, contexts = _texts("question", question), _texts("context", context)
+    questions, contexts = as_texts("question", question), as_texts("context", context)
     for i, text in enumerate(questions, 1):
         if not text.strip(): raise DataError("There is no question: give one as text" if isinstance(question, str) else f"Question {i} of {len(questions)} is empty")
     if isinstance(question, str): questions = questions*len(contexts)

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from .core import DataError, ModelError, Prediction, SettingError, read_json
 from .metrics import normalize_answer, question_scores, read_predictions, summarize_scores
-from .squad import Table, _found, _need, is_v2
+from .squad import Table, field_of, in_words, is_v2
 
 # %% ../nbs/41_evaluation.ipynb #82ca6160
 def question_table(
@@ -162,12 +162,12 @@ def run_record(
     path = Path(run)/"run.json"
     if not path.exists(): return {}
     known = read_json(path)
-    if not isinstance(known, dict): raise DataError(f"{path} is {_found(known)}; the record of a run is an object")
-    for name in RUN_KEYS.keys() & known.keys(): _need(known, name, RUN_KEYS[name], str(path))
+    if not isinstance(known, dict): raise DataError(f"{path} is {in_words(known)}; the record of a run is an object")
+    for name in RUN_KEYS.keys() & known.keys(): field_of(known, name, RUN_KEYS[name], str(path))
     scores, history = known.get("scores", {}), known.get("history", [])
     for where, row in [("scores", scores), *((f"history[{i}]", row) for i, row in enumerate(history))]:
-        if not isinstance(row, dict): raise DataError(f"{path}: {where} is {_found(row)}; an object is needed")
-        if wrong := [k for k, v in row.items() if not _is_figure(v)]: raise DataError(f"{path}: {where}.{wrong[0]} is {_found(row[wrong[0]])}; a number is needed")
+        if not isinstance(row, dict): raise DataError(f"{path}: {where} is {in_words(row)}; an object is needed")
+        if wrong := [k for k, v in row.items() if not _is_figure(v)]: raise DataError(f"{path}: {where}.{wrong[0]} is {in_words(row[wrong[0]])}; a number is needed")
     if scores and not (scores.keys() >= {"exact_match", "f1", "total"} and type(scores["total"]) is int and 0 < scores["total"] < 2**31): raise DataError(f"{path}: scores lacks exact_match, f1 or total, the number of questions")
     return known
 

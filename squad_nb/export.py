@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np, torch
 from datasets import Dataset
-from transformers import AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from .core import ModelError, OutputError, SettingError, claim_folder, read_json, write_json
-from .cuts import _plain, pair_layout, routes_agree
+from .cuts import plain_backend, pair_layout, routes_agree
 from .evaluation import bootstrap_interval, run_record
-from .extractive import ExtractiveConfig, check_length, load_reader
-from .generate import _reach, saved_settings
+from .extractive import ExtractiveConfig, check_length, load_reader, load_tokenizer
+from .generate import model_reach, saved_settings
 from .generative import load_writer
 from .kinds import ERROR_KINDS, error_kinds
 from .masks import additive_mask
@@ -201,7 +201,7 @@ def load_merged(
     difference = 0.
     if (model/"adapter_config.json").exists():
         writer, difference = _merge_adapter(model)
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        tokenizer = load_tokenizer(model)
     else: writer, tokenizer = load_writer(model)
     if not saved_settings(writer): raise ModelError(f"{model} does not say how it is asked: there are no settings of squad_nb in it")
     return writer.eval(), tokenizer, check_difference(difference)
@@ -302,7 +302,7 @@ def _put_whole(model: Path, output: str | Path, force: bool) -> Iterator[Path]:
 # %% ../nbs/50_export.ipynb #a77b040c
 def _save_tokenizer(tokenizer, folder: Path) -> None:
     "tokenizer.json, as transformers has set it up"
-    with _plain(tokenizer) as backend: backend.save(str(folder/"tokenizer.json"))
+    with plain_backend(tokenizer) as backend: backend.save(str(folder/"tokenizer.json"))
 
 def _reader_parts(model: Path, part: Path) -> tuple[Reader, dict, float]: # The model; what config.json says of the export; the difference
     "Fill a folder with the program and the tokenizer of a model that points"
@@ -321,7 +321,7 @@ def _reader_parts(model: Path, part: Path) -> tuple[Reader, dict, float]: # The 
 def _writer_parts(model: Path, part: Path) -> tuple[Writer, dict, float]: # The model; what config.json says of the export; the difference
     "Fill a folder with the program and the tokenizer of a model that writes"
     writer, tokenizer, merging = load_merged(model)
-    (config, _), reach = saved_settings(writer), [n for n, _ in _reach(writer)]
+    (config, _), reach = saved_settings(writer), [n for n, _ in model_reach(writer)]
     writer_program(writer).save(part/PROGRAM)
     difference = check_difference(writer_difference(open_program(part/PROGRAM), writer, min(reach, default=512)))
     _save_tokenizer(tokenizer, part)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['save_settings', 'saved_settings', 'saved_temperature', 'choose_settings', 'only_at', 'Group', 'group_prompts', 'Rows',
-           'Decoder', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'generate_answers', 'written_tokens']
+           'Decoder', 'decode', 'Spelling', 'spelling_of', 'Passage', 'SpanRule', 'written_span', 'model_reach',
+           'generate_answers', 'written_tokens']
 
 # %% ../nbs/33_generate.ipynb #57a43160
 import re
@@ -26,7 +27,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .core import ModelError, SettingError
-from .masks import _check_names, additive_mask, attention_mask, check_attention, check_sharing, position_ids
+from .masks import additive_mask, attention_mask, check_attention, check_mask_mode, check_sharing, position_ids
 from .prompts import PADDING, PromptConfig, prompt_features
 from .written import Answers, Asked, Written, as_read, asked_windows, at_place, collect
 
@@ -48,7 +49,7 @@ def saved_settings(
     if not isinstance(saved, dict) or saved.get("track") != "generative": return None
     try:
         config, mask_mode = PromptConfig(**{f.name: saved[f.name] for f in fields(PromptConfig) if f.name in saved}), saved.get("mask_mode")
-        _check_names(mask_mode, config.layout)
+        check_mask_mode(mask_mode, config.layout)
     except SettingError as e: raise ModelError(f"The settings of squad_nb in {model.name_or_path or 'the model'}/config.json cannot be met: {e}") from e
     return config, mask_mode
 
@@ -351,7 +352,7 @@ class SpanRule:
         return next(((edges[a], edges[b]) for a, b in self.paths or () if a < b and b in edges and not self.passage.blank(b - 1)), None)
 
 # %% ../nbs/33_generate.ipynb #ecc77729
-def _span_of(
+def written_span(
     rule: SpanRule, # At its end
 ) -> tuple[int, int] | None: # Characters of the passage; None for no answer
     "Where the answer stands"
@@ -369,7 +370,7 @@ def _check_obedience(model: PreTrainedModel) -> None:
     if _obedient.get(model) != kind: check_attention(model)
     _obedient[model] = kind
 
-def _reach(model: PreTrainedModel) -> list[tuple[int, str]]:
+def model_reach(model: PreTrainedModel) -> list[tuple[int, str]]:
     "How far a model sees, and why; raises `ModelError` for one that remembers otherwise than by keys and values"
     layers = DynamicCache(config=model.config).layers
     others = {type(layer).__name__ for layer in layers} - {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
@@ -379,7 +380,7 @@ def _reach(model: PreTrainedModel) -> list[tuple[int, str]]:
 
 def _check_room(model: PreTrainedModel, prompts: Dataset, config: PromptConfig) -> None:
     "Raises `SettingError` when the longest prompt with its answer has more tokens than the model has positions or sees at once"
-    reach, lengths = _reach(model), [*map(len, prompts["input_ids"])]
+    reach, lengths = model_reach(model), [*map(len, prompts["input_ids"])]
     longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
     if longest is None or not reach or lengths[longest] + config.max_answer_length <= min(reach)[0]: return
     room, what = min(reach)
@@ -427,7 +428,7 @@ def generate_answers(
     try:
         answers = decode(model, group_prompts(prompts, share), mask_mode, config.layout, end, config.max_answer_length, rules, batch_tokens)
         if progress: answers = tqdm(answers, "answering", len(prompts))
-        for row, answer in answers: found[row] = at_place(asked[row], answer, _span_of(rules.pop(row))) if verbatim else as_read(asked[row], answer, tokenizer), answer
+        for row, answer in answers: found[row] = at_place(asked[row], answer, written_span(rules.pop(row))) if verbatim else as_read(asked[row], answer, tokenizer), answer
     finally: model.train(learning)
     return collect(dataset["id"], asked, found, saved_temperature(model))
 

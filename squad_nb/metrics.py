@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 
 from .core import DataError, Prediction, read_json
-from .squad import SCHEMA, Table, _found, is_v2
+from .squad import SCHEMA, Table, in_words, is_v2
 
 # %% ../nbs/11_metrics.ipynb #23f84ddf
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -71,12 +71,12 @@ def prediction_texts(
     "Predictions in the form of the official files; raises `DataError` for anything else"
     if isinstance(predictions, dict):
         for id, text in predictions.items():
-            if not isinstance(text, str): raise DataError(f"{name}: the answer to {id!r} is {_found(text)}; text is needed, \"\" for no answer")
+            if not isinstance(text, str): raise DataError(f"{name}: the answer to {id!r} is {in_words(text)}; text is needed, \"\" for no answer")
         return predictions
-    if isinstance(predictions, str) or not isinstance(predictions, Iterable): raise DataError(f"{name} is {_found(predictions)}; {{id: text}} is needed")
+    if isinstance(predictions, str) or not isinstance(predictions, Iterable): raise DataError(f"{name} is {in_words(predictions)}; {{id: text}} is needed")
     texts = {}
     for p in predictions:
-        if not isinstance(p, Prediction): raise DataError(f"{name} holds {_found(p)}; a list of Prediction, or {{id: text}}, is needed")
+        if not isinstance(p, Prediction): raise DataError(f"{name} holds {in_words(p)}; a list of Prediction, or {{id: text}}, is needed")
         if p.id in texts: raise DataError(f"{name} answers the question {p.id!r} twice")
         texts[p.id] = p.text
     return texts
@@ -87,7 +87,7 @@ def read_predictions(
 ) -> dict[str, str]:
     "Predictions from a file, in the official format; raises `DataError` that says what the file is instead"
     data = read_json(path)
-    if not isinstance(data, dict): raise DataError(f"{path} is {_found(data)}; predictions are one object, {{id: text}}")
+    if not isinstance(data, dict): raise DataError(f"{path} is {in_words(data)}; predictions are one object, {{id: text}}")
     if isinstance(data.get("data"), list): raise DataError(f"{path} is SQuAD data, with questions and not predictions: {{id: text}} is needed")
     return prediction_texts(data, str(path))
 
@@ -162,7 +162,7 @@ def missing_ids(
 def _only(rows: list[dict], keys: Iterable[str], name: str) -> list[dict]:
     "The rows with these keys alone"
     for row in rows:
-        if missing := [k for k in keys if k not in row]: raise DataError(f"{name} need {', '.join(map(repr, keys))}; one is {_found(row)}")
+        if missing := [k for k in keys if k not in row]: raise DataError(f"{name} need {', '.join(map(repr, keys))}; one is {in_words(row)}")
     return [{k: row[k] for k in keys} for row in rows]
 
 # %% ../nbs/11_metrics.ipynb #6af967e3

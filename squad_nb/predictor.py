@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import AutoConfig, PreTrainedModel
 
 from .calibration import Calibration, fit_temperature, untempered
-from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, _texts, check_whole, pair_texts, ranked, read_json, write_json
+from .core import DataError, ModelError, Prediction, SettingError, as_texts, best_device, best_precision, check_whole, pair_texts, ranked, read_json, write_json
 from .extractive import ExtractiveConfig, PadCollator, check_length, context_columns, load_reader, merge, row_lengths
 from .generate import Answers, choose_settings, generate_answers, save_settings, saved_temperature, written_tokens
 from .generative import load_writer
@@ -309,7 +309,7 @@ class QuestionAnswering:
         "Answer a question, or many; raises `SettingError` for an option that has no meaning here, `DataError` where texts are missing"
         for name, value in others.items():
             if not (name == "align_to_words" and value is False): raise SettingError(f"There is no option {name}: " + REFUSED.get(name, "the pipeline had none of that name either"))
-        question, context = (given if isinstance(given, str) else _texts(name, given) for name, given in zip(("question", "context"), _asked(inputs, question, context)))
+        question, context = (given if isinstance(given, str) else as_texts(name, given) for name, given in zip(("question", "context"), _asked(inputs, question, context)))
         if "" in ([context] if isinstance(context, str) else context): raise DataError("A context is empty: there is nothing to find an answer in")
         changes = dict(max_answer_length=max_answer_len, max_length=max_seq_len, stride=doc_stride)
         changes = {name: value for name, value in changes.items() if value is not None}

@@ -19,9 +19,9 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from .core import DataError, ModelError, SettingError, check_whole
-from .cuts import Rows, Tokens, _bounds, _plain, slice_positions, tokenize_once, window_parts
+from .cuts import Rows, Tokens, plain_backend, row_bounds, slice_positions, tokenize_once, window_parts
 from .squad import Table
-from .windows import _column, _read_rows, first_answers
+from .windows import first_answers, read_rows, whole_column
 
 # %% ../nbs/30_prompts.ipynb #8f093467
 CONTEXT, QUESTION, ANSWER, PADDING = 0, 1, 2, -1  # ANSWER: the cue and what follows it
@@ -80,7 +80,7 @@ def _split(template: str, second: bool, bare: bool) -> tuple[str, str, str]: # B
 
 def _opening(tokenizer) -> list[int]:
     "The special tokens that a tokenizer puts in front of a text"
-    with _plain(tokenizer): made = tokenizer("a", return_special_tokens_mask=True)
+    with plain_backend(tokenizer): made = tokenizer("a", return_special_tokens_mask=True)
     return made["input_ids"][:made["special_tokens_mask"].index(0)]
 
 # %% ../nbs/30_prompts.ipynb #fa2049d7
@@ -189,7 +189,7 @@ def lay_out(
     "Lay frame and texts into a pool, and the sequences over it"
     n, pieces = len(question[1]), [np.array(piece, np.int32) for piece in frame.pieces]
     texts = [(context, question)[segment] for segment in frame.order] + ([answer] if answer else [])
-    bounds = _bounds([*map(len, pieces), *(len(ids) for ids, *_ in texts)])
+    bounds = row_bounds([*map(len, pieces), *(len(ids) for ids, *_ in texts)])
     starts, lengths = np.zeros((2, n, 9), np.int64)
     starts[:, [0, 2, 3, 5, 6, 8]], lengths[:, [0, 2, 3, 5, 6, 8]] = bounds[:6], np.diff(bounds[:7])
     for place, base, (_, begin, size) in zip((1, 4, 7), bounds[6:], texts): starts[:, place], lengths[:, place] = base + begin, size
@@ -204,7 +204,7 @@ def cut_sequences(
     "Gather the tokens of all sequences, and with `learned` their labels, one to the left"
     sizes = sequences.lengths.ravel()
     ids = sequences.pool[slice_positions(sequences.starts.ravel(), sizes)]
-    segments, bounds = np.repeat(np.tile(sequences.segments, len(sequences.starts)), sizes), _bounds(sequences.lengths.sum(1))
+    segments, bounds = np.repeat(np.tile(sequences.segments, len(sequences.starts)), sizes), row_bounds(sequences.lengths.sum(1))
     if learned is None: return bounds, dict(input_ids=ids, segments=segments, input_mask=np.ones(len(ids), np.int8))
     read, said = np.ones((2, len(ids)), bool)
     read[bounds[1:] - 1] = said[bounds[:-1]] = False  # the last token is not read, the first not predicted
@@ -304,10 +304,10 @@ def prompt_features(
     if not isinstance(dataset, Dataset):
         raise DataError(f"prompt_features takes one Dataset, not a {type(dataset).__name__}; of several splits choose one, such as data['train']")
     config, table = config or PromptConfig(), dataset.with_format("arrow")[:]
-    rows, frame = _read_rows(table), prompt_frame(tokenizer, config)
+    rows, frame = read_rows(table), prompt_frame(tokenizer, config)
     q, c = text_tokens(rows.questions, tokenizer, frame.blanks[QUESTION]), text_tokens(rows.contexts, tokenizer, frame.blanks[CONTEXT], spans=True)
     _warn_of(rows.ids, (q.lengths > config.max_question_length)[rows.question], f"questions have more than {config.max_question_length} tokens (max_question_length), and are cut there")
-    answers = _read_answers(_column(table, "answers"), rows, tokenizer, frame, config) if labels else None
+    answers = _read_answers(whole_column(table, "answers"), rows, tokenizer, frame, config) if labels else None
     grid = context_grid(c, config)
     row, passage = _pair(rows, c, grid, answers)
     question, context = rows.question[row], rows.context[row]
@@ -319,7 +319,7 @@ def prompt_features(
     scalars = dict(example_id=rows.ids.take(pa.array(row)), window=passage - grid.bounds[context], passage=passage,
                    context_start=grid.characters[passage, 0], context_end=grid.characters[passage, 1])
     travels = not labels and "answers" in table.column_names
-    if travels: scalars["answers"] = _column(table, "answers").take(pa.array(row))
+    if travels: scalars["answers"] = whole_column(table, "answers").take(pa.array(row))
     return _dataset(sequences, learned, scalars, _features(labels, dataset.features["answers"] if travels else None))
 
 # %% ../nbs/30_prompts.ipynb #8a07f349

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
-from transformers.integrations import TensorBoardCallback, WandbCallback
+from transformers.integrations import INTEGRATION_TO_CALLBACK, TensorBoardCallback, WandbCallback
 
 from .core import Prediction, SettingError
 from .metrics import question_scores
@@ -61,9 +61,10 @@ TRACKERS = ("none", "tensorboard", "wandb")
 def check_tracker(
     report_to: str | Iterable[str] | None, # As `TrainingArguments` takes it
 ) -> None:
-    "Raises `SettingError` when a tracker's package is missing, or its key is not good"
+    "Raises `SettingError` when there is no such tracker, its package is missing, or its key is not good"
     for name in _asked(report_to):
-        if name not in TRACKERS[1:]: continue
+        if name not in ("none", "all", *INTEGRATION_TO_CALLBACK): raise SettingError(f"There is no tracker {name!r}; transformers knows {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in TRACKERS[1:]: continue  # another of transformers' own, which checks itself
         if find_spec(name) is None: raise SettingError(f"{name} is not installed: pip install 'squad_nb[{name}]'")
         if name == "wandb": wandb_mode()
 

@@ -7,7 +7,7 @@ import pytest
 
 from squad_nb.prompts import ANSWER, CONTEXT, LAYOUTS, QUESTION, PromptConfig, prompt_features
 from squad_nb.squad import load_squad
-from squad_nb.windows import first_answers, _column
+from squad_nb.windows import first_answers, whole_column
 
 root = Path(__file__).resolve().parents[1]
 
@@ -27,12 +27,12 @@ def quiet(*args, **settings):
 def made(squad, smollm2): return quiet(squad, smollm2)
 
 
-def column(features, name): return _column(features.with_format("arrow")[:], name)
+def column(features, name): return whole_column(features.with_format("arrow")[:], name)
 def flat(features, name): return np.asarray(column(features, name).flatten())
 def bounds(features): return np.append(0, np.cumsum(column(features, "input_ids").value_lengths()))
 
 
-def spans_of(squad): return first_answers(_column(squad.with_format("arrow")[:], "answers"))
+def spans_of(squad): return first_answers(whole_column(squad.with_format("arrow")[:], "answers"))
 
 
 @pytest.mark.parametrize("length,stride", [(384, 128), (96, 48)])

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import cases
 from squad_nb.core import DataError, ModelError, Prediction, SettingError, read_json, write_json
-from squad_nb.generate import Passage, SpanRule, _span_of, spelling_of
+from squad_nb.generate import Passage, SpanRule, written_span, spelling_of
 from squad_nb.masks import attention_mask
 from squad_nb.metrics import exact_match, f1_score, missing_ids, normalize_answer, question_scores, squad_metrics
 from squad_nb.prompts import LAYOUTS, PromptConfig, prompt_features
@@ -436,7 +436,7 @@ def test_verbatim_answers_stand_in_the_passage(context, family, data):
         if token == tok.eos_token_id: break
         rule.take(token)
         written.append(token)
-    place = _span_of(rule)
+    place = written_span(rule)
     if not written: assert place is None
     if place is None: return
     text = context[slice(*place)]
