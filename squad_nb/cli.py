@@ -69,7 +69,7 @@ def _main(context: typer.Context, version: Annotated[bool, typer.Option("--versi
 
 # %% ../nbs/52_cli.ipynb #7048abac
 Data = Annotated[str, typer.Option(help="SQuAD v1.1/v2.0 JSON file, hub name (squad, squad_v2, owner/name) or 'sample'")]
-Model = Annotated[Optional[str], typer.Option(help="Folder, hub name, or 'tiny-bert' from the package")]
+Model = Annotated[Optional[str], typer.Option(help="Folder, hub name, or 'tiny-bert' or 'tiny-gpt2' from the package")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON")]
 Force = Annotated[bool, typer.Option(help="Write even where something stands already")]
 
@@ -165,7 +165,7 @@ def lint(
     if as_json: typer.echo(json.dumps(dict(counts=problems.counts(), problems=list(problems)), ensure_ascii=False))
     else:
         if problems: typer.echo(repr(problems))
-        typer.echo(f"{len(problems)} problems in {len(questions)} questions" + "".join(f"\n  {kind:16} {n:6}" for kind, n in problems.counts().items()))
+        typer.echo(f"{len(problems)} problem{'s'*(len(problems) != 1)} in {len(questions)} questions" + "".join(f"\n  {kind:16} {n:6}" for kind, n in problems.counts().items()))
     if fix:
         fixed, done = fix_squad(questions)
         write_json(fix, to_squad_json(fixed))
@@ -212,7 +212,7 @@ TrainData = Annotated[Optional[str], typer.Option(help="SQuAD JSON file, hub nam
 Output = Annotated[Path, typer.Option(help="New folder for the model, its checkpoints, predictions.json and run.json")]
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
 TestArticles = Annotated[int, typer.Option(min=0, help="Hold the last N articles of --data out and score on them")]
-TuneArticles = Annotated[int, typer.Option(min=0, help="Hold N more articles out to fit the temperature of probabilities on, and the no-answer threshold")]
+TuneArticles = Annotated[int, typer.Option(min=0, help="Hold N more articles out to fit the temperature of probabilities on, and for a model that points the no-answer threshold")]
 Limit = Annotated[Optional[int], typer.Option(min=1, help="Train on N questions, drawn with --seed; for a model that writes, whole passages")]
 EvalLimit = Annotated[Optional[int], typer.Option(min=1, help="Score on N questions, whole passages, the same for every --seed")]
 Epochs = Annotated[Optional[float], typer.Option(min=0, help="[default: 2]")]
@@ -255,7 +255,7 @@ def _announce(train, test) -> None:
 @speaks
 def extractive(
     model: Model = None, data: TrainData = None, output: Output = Path("runs/extractive"), eval_data: EvalData = None, test_articles: TestArticles = 0, tune_articles: TuneArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
-    recipe: Annotated[Optional[str], typer.Option(help="distilbert-squad: the published recipe to the letter")] = None,
+    recipe: Annotated[Optional[str], typer.Option(help="distilbert-squad: model, lengths, rates and epochs as published")] = None,
     epochs: Epochs = None, learning_rate: Rate = None, batch_size: BatchSize = None, accumulate: Accumulate = 1, schedule: Schedule = None,
     max_length: Annotated[Optional[int], typer.Option(min=8, help="Tokens in a window  [default: 384]")] = None, stride: Stride = None,
     precision: Precision = "auto", patience: Patience = None, seed: Seed = 0, track: Track = "none", project: Project = None, run_name: RunName = None, save_every: SaveEvery = None, keep: Keep = None, resume: Resume = False, force: Force = False, as_json: AsJson = False,
@@ -278,7 +278,7 @@ def extractive(
 @speaks
 def generative(
     model: Model = None, data: TrainData = None, output: Output = Path("runs/generative"), eval_data: EvalData = None, test_articles: TestArticles = 0, tune_articles: TuneArticles = 0, limit: Limit = None, eval_limit: EvalLimit = None,
-    recipe: Annotated[Optional[str], typer.Option(help="gpt2-squad: the published recipe to the letter")] = None,
+    recipe: Annotated[Optional[str], typer.Option(help="gpt2-squad: model, prompt, rates and epochs as published")] = None,
     mask_mode: Annotated[Optional[str], typer.Option(help="causal, or prefix: question and passage are read both ways  [default: causal]")] = None,
     layout: Annotated[Optional[str], typer.Option(help="question_first, or context_first: the questions of a passage share it, several times faster  [default: question_first]")] = None,
     share: Annotated[Optional[bool], typer.Option(help="Read a passage once for all its questions  [default: where the layout allows it]")] = None,

@@ -191,7 +191,7 @@ def claim_folder(
     try:
         if folder.exists() and not folder.is_dir(): raise OutputError(f"{folder} is a file; give the name of a folder")
         if folder.exists() and any(folder.iterdir()) and not force:
-            raise OutputError(f"{folder} is not empty, and nothing in it is overwritten: give another folder, or force it")
+            raise OutputError(f"{folder} is not empty, and nothing in it is overwritten: give another folder, or --force (in Python: force=True)")
         folder.mkdir(parents=True, exist_ok=True)
     except SquadNbError: raise
     except OSError as e: raise OutputError(f"Cannot make the folder {folder}: {e.strerror or e}") from e

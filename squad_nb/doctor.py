@@ -86,7 +86,9 @@ def untouched(
 # %% ../nbs/42_doctor.ipynb #bcd404ad
 ROWS = 64  # of somebody's batches are looked at
 
-def few_of(questions: Dataset) -> Dataset:
+def few_of(
+    questions: Dataset, # The common schema
+) -> Dataset:           # Eight at most
     "Two answered questions on each of four passages, from all over the data"
     passages = {}
     for i, (context, answers) in enumerate(zip(questions["context"], questions["answers"])):
@@ -853,7 +855,7 @@ def no_answer_threshold_sane(case: Case) -> Check:
         if shares.get("answered", 0) > 0.05: return Check("warn", f"Every question has an answer, and {said}", "Ask with null_threshold=None where every question has an answer.", shares)
         return Check("pass" if threshold is None else "skip", said, figures=shares)
     if shares["unanswerable"] == 0 or shares["answered"] == 1 or shares["unanswerable"] <= shares["answered"]:
-        return Check("fail", f"The threshold ({threshold}) does not part them: {said}" if case.track == "extractive" else f"No answer is given without regard to the question: {said}", "Tune it on held-out questions: train with --tune-articles, or call tune_null_threshold.", shares)
+        return Check("fail", f"The threshold ({threshold}) does not tell them apart: {said}" if case.track == "extractive" else f"No answer is given without regard to the question: {said}", "Tune it on held-out questions: train with --tune-articles, or call tune_null_threshold.", shares)
     return Check("pass", said, figures=shares)
 
 # %% ../nbs/42_doctor.ipynb #d1461bee

@@ -20,6 +20,7 @@ from datasets import Dataset
 
 from .core import DataError, ModelError, Prediction, SettingError, read_json
 from .metrics import normalize_answer, question_scores, read_predictions, summarize_scores
+from .runs import checkpoints_of
 from .squad import Table, field_of, in_words, is_v2
 
 # %% ../nbs/41_evaluation.ipynb #82ca6160
@@ -136,10 +137,10 @@ def checkpoints(
 ) -> list[Path]:     # By step
     "The checkpoints of a run; raises `ModelError` where there is none, and no model"
     run = Path(run)
-    if not run.is_dir(): raise ModelError(f"There is no folder {run}")
-    found = [c for c in run.glob("checkpoint-*") if c.is_dir() and _step(c) is not None]
+    if not run.is_dir(): raise ModelError(f"{run} is no folder: give that of a run or a model")
+    found = checkpoints_of(run)
     if not found and not (run/"config.json").exists(): raise ModelError(f"The folder {run} holds no checkpoint and no model")
-    return sorted(found, key=_step) or [run]
+    return found or [run]
 
 def _step(folder: Path) -> int | None:
     found = re.fullmatch(r"checkpoint-(\d+)", folder.resolve().name)

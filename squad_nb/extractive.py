@@ -31,6 +31,7 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from .calibration import Calibration, fit_temperature, untempered
 from .core import DataError, ModelError, Prediction, SettingError, best_device, best_precision, check_whole, seed_everything, write_json
+from .cuts import quotable
 from .devices import set_fsdp
 from .metrics import squad_metrics
 from .runs import RECORD, ResumableTrainer, Run, aside, data_hash, files_in, hashes_of, open_run, plan_in, plan_of
@@ -258,8 +259,7 @@ def context_columns(
 ) -> Dataset:         # What the model reads, and `context_mask`: 1 where a token is context
     "Leave the character offsets behind; a batch needs only to know which tokens may be an answer"
     first, characters = window_characters(windows)
-    usable = (characters[:, 0] >= 0) & (characters[:, 1] > characters[:, 0])  # empty text means no answer, so an empty token is none
-    mask = np.split(usable.astype(np.int8), first[1:-1])
+    mask = np.split(quotable(characters).astype(np.int8), first[1:-1])
     return windows.remove_columns(["example_id", "offsets"]).add_column("context_mask", mask)
 
 def has_answers(

@@ -50,6 +50,7 @@ class Reader:
         self.config.save_in(self.model)
 
     def predict(self, questions: Dataset) -> list[Prediction]:
+        "Answers in the order of the questions"
         windows = window_features(questions, self.tokenizer, self.config.max_length, self.config.stride, labels=False)
         return merge(self._search(windows), windows, questions, self.config)
 
@@ -90,6 +91,7 @@ class Writer:
         save_settings(self.model, self.config, self.mask_mode, temperature)
 
     def predict(self, questions: Dataset) -> Answers:
+        "Answers in the order of the questions"
         return generate_answers(self.model, self.tokenizer, questions, verbatim=self.verbatim, batch_tokens=self.batch_tokens)
 
 # %% ../nbs/40_predictor.ipynb #a57fc323
@@ -114,7 +116,7 @@ def settings_of(
     if getattr(model.config, "squad_nb", None): return ExtractiveConfig.of(model)
     length = min(384, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 384)
     config = ExtractiveConfig(max_length=length, stride=min(128, length//2))
-    log.info("The model was trained elsewhere: its windows have %d tokens and share %d, and it always answers; pass an ExtractiveConfig for anything else", config.max_length, config.stride)
+    log.info("The model was trained elsewhere: its windows have %d tokens and share %d, and it always answers; from Python an ExtractiveConfig says otherwise", config.max_length, config.stride)
     return config
 
 # %% ../nbs/40_predictor.ipynb #65426129

@@ -363,7 +363,9 @@ class Store:
         self.root, self.wait = self.fs._strip_protocol(where.url).rstrip("/"), wait
         self.tries = 1 if where.protocol in ("s3", "s3a") else tries  # s3fs tries again by itself, a part at a time
 
-    def path(self, name: str) -> str: return f"{self.root}/{name}"
+    def path(self, name: str) -> str:
+        "Where fsspec has a file of this name"
+        return f"{self.root}/{name}"
 
     def files(self, create: bool = False) -> dict[str, dict]:
         "What is there: what fsspec knows of each file, by name"
@@ -391,6 +393,7 @@ class Store:
         except FileNotFoundError as e: return _missing(e)
 
     def manifest_text(self) -> bytes:
+        "The manifest as it stands there, 16 MiB of it at most"
         with self.fs.open(self.path(MANIFEST), "rb") as file: return file.read(2**24)
 
     def send(self, name: str, source: bytes | Path, callback=None) -> None:
@@ -412,6 +415,7 @@ class Store:
         return bool(info.get("ETag")) and info["ETag"] == said.get("etag") or self.again(self.digest, name) == said["sha256"]
 
     def digest(self, name: str) -> str:
+        "SHA-256 of a file, read back"
         total = hashlib.sha256()
         with self.fs.open(self.path(name), "rb") as file:
             while part := file.read(2**22): total.update(part)
@@ -487,6 +491,7 @@ class HubStore(Store):
         self.repo, self.branch = found.groups()
 
     def files(self, create: bool = False) -> dict[str, dict]:
+        "What is there, as `Store.files` says it; raises `OutputError` where there is no such model"
         if create: self.fs._api.create_repo(self.repo, private=True, exist_ok=True)
         elif not self.fs._api.repo_exists(self.repo): raise OutputError(f"There is no model {self.repo} on the hub that these keys may see: check the name, log in with hf auth login, or give --create to make it")
         self.fs.invalidate_cache()

@@ -51,7 +51,9 @@ class PlainTokenizer:
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int: return self.backend_tokenizer.num_special_tokens_to_add(pair)
 
-    def decode(self, ids: list[int], **kwargs) -> str: return self.backend_tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: list[int], **kwargs) -> str:
+        "Text without special tokens"
+        return self.backend_tokenizer.decode(ids, skip_special_tokens=True)
 
 # %% ../nbs/49_runner.ipynb #ca08d62b
 def open_program(

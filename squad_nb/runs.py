@@ -159,7 +159,11 @@ def put_in_place(
     flush(final.parent)
 
 # %% ../nbs/03_runs.ipynb #30c9b49c
-def step_of(checkpoint: Path) -> int: return int(checkpoint.name.partition("-")[2])
+def step_of(
+    checkpoint: Path, # Such as checkpoint-500
+) -> int:             # After how many steps it was saved
+    "The number in its name"
+    return int(checkpoint.name.partition("-")[2])
 
 def checkpoints_of(
     run: str | Path, # Folder of a run
@@ -233,7 +237,7 @@ def check_free(
     if force and others and not ours: raise OutputError(f"{folder} holds checkpoints or a model that no run of squad_nb left there, such as {others[-1].name}, and they are not removed: move them away, or give another folder")
     if force or resume and ours: return
     if ours: raise OutputError(f"{folder} is not empty, it holds a run: --resume goes on with it, --force begins anew; or give another folder")
-    raise OutputError(f"{folder} is not empty, and nothing in it is overwritten" + ": it holds no run to go on with"*resume + ": give another folder, or force it")
+    raise OutputError(f"{folder} is not empty, and nothing in it is overwritten" + ": it holds no run to go on with"*resume + ": give another folder, or --force (in Python: force=True)")
 
 def make_way(
     folder: Path,

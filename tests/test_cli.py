@@ -1,5 +1,6 @@
 "The command as a process: what Ctrl-C leaves behind, and wrong input said in one line"
-import json, signal, subprocess, sys, time
+import json, re, shlex, signal, subprocess, sys, time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,20 @@ def test_the_demo_learns_what_it_promises(tmp_path):
     assert min(written) >= 60 and max(written) >= 70
     assert em["causal model, prefix mask"] < em["tiny-gpt2, causal mask"] - 30
     for name in ("extractive", "causal", "prefix"): assert (tmp_path/"demo"/name/"model.safetensors").exists() and (tmp_path/"demo"/name/"predictions.json").exists()
+
+
+@pytest.mark.timeout(900)
+def test_the_lines_of_readme_follow_one_another(tmp_path):
+    "`On your own data` as it stands, but for smaller models and less of the data"
+    lines = re.search(r"^squad_nb lint .*?(?=^```)", (Path(__file__).resolve().parents[1]/"README.md").read_text(), re.M | re.S)[0].splitlines()
+    assert [line.split()[1] for line in lines] == ["lint", "train", "train", "predict", "evaluate", "doctor", "compare", "export", "publish"]
+    write_json(tmp_path/"my-train.json", generate_squad(6))
+    write_json(tmp_path/"my-test.json", generate_squad(3, names="test"))
+    for line in lines:
+        words = shlex.split(line.replace("distilbert-base-cased", "tiny-bert").replace("--model gpt2", "--model tiny-gpt2"))[1:]
+        done = squad_nb(*words, *["--epochs", "1"]*(words[0] == "train"), cwd=tmp_path)
+        assert done.returncode == 0 or words[0] == "doctor" and "answers" in done.stdout, line + done.stdout + done.stderr  # a model of so few steps is not well
+    assert (tmp_path/"reader.zip").exists()
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(world, tmp_path):

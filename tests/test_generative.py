@@ -131,7 +131,7 @@ def test_a_pool_changes_no_answer(model, tokenizer, batch_tokens): pool_agrees(m
 
 
 def test_rows_that_do_not_move_up_are_caught(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(generate.Rows, "move", lambda *args: None)
+    monkeypatch.setattr(generate.AnswerLayer, "move", lambda *args: None)
     with pytest.raises(AssertionError): pool_agrees(model, tokenizer, 100_000)
 
 

@@ -20,7 +20,7 @@ from squad_nb.prompts import PromptConfig, prompt_features
 from squad_nb.sample import generate_squad, tiny_model
 from squad_nb.squad import SCHEMA, from_squad_json
 from squad_nb.views import shown, windows_view
-from squad_nb.widgets import AskBox, MaskExplorer, PredictionBrowser, Steps, WindowExplorer, own_row, question_lines, question_rows, tokenizer_of
+from squad_nb.widgets import AskBox, MaskExplorer, PredictionBrowser, Steps, WindowExplorer, own_row, question_lines, as_questions, tokenizer_of
 from squad_nb.windows import window_features
 
 HOSTILE = "<script>hit()</script></script><!--<img src=x onerror=hit()> & &lt; \"quotes' שלום 🙂 e\u0301 \0 \u202eRLO {{x}} $5 and $6 --> | ]]>"
@@ -290,7 +290,7 @@ def test_nothing_to_show_is_said(sources, message):
 def test_predictions_may_be_few_plain_or_not_judged():
     few = PredictionBrowser(dict(q1="a program"), QUESTIONS).wait()
     assert [*few.sides] == ["predictions"] and few.sides["predictions"].kinds == ["missing", "right", "missing", "missing"] and [*few.views] == ["predictions: missing"]
-    bare = question_rows([dict(context=ADA, question="Who?")])
+    bare = as_questions([dict(context=ADA, question="Who?")])
     unjudged = PredictionBrowser([Prediction.from_candidates("0", [Candidate("Ada", 1., .5, 0, 3)])], bare).wait()
     assert [*unjudged.views] == ["predictions: not judged"] and "no accepted answers are given" in html(unjudged)
 
