@@ -302,7 +302,7 @@ def acknowledge(
     "Have the record say that a file was changed on purpose, or `--resume` would take it for damage and write the old one again"
     run = Path(run)
     record = read_json(run/RECORD) if (run/RECORD).exists() else {}
-    if name not in record.get("files", ()): return
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict) or name not in record["files"]: return
     record["files"][name] = _written(run/name)
     write_json(run/RECORD, record)
 
