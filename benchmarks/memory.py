@@ -11,6 +11,7 @@ windows, which both sides hold. Of a model that writes, `ours` is `GenerativeTra
 import argparse, json, os, platform, resource, subprocess, sys, tempfile
 from pathlib import Path
 
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # of Linux
 SIDES = {"windows": "reader", "ours": "reader", "gathered": "reader", "ours, writing": "writer", "gathered, writing": "writer", "scores": "scores"}
 
 
@@ -79,12 +80,12 @@ def score(side, questions, args):
 
 def begin_peak():
     "Have the kernel measure the peak from now on, where it can"
-    if sys.platform == "linux": Path("/proc/self/clear_refs").write_text("5")
+    if RESET.exists(): RESET.write_text("5")
 
 
 def peak():
     "What the peak is measured by, and the peak in bytes"
-    if sys.platform == "linux": return "VmHWM", next(int(line.split()[1])*1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    if RESET.exists(): return "VmHWM", next(int(line.split()[1])*1024 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return "ru_maxrss", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == "darwin" else 1024)  # survives exec: a child begins with its parent's
 
 
