@@ -2,14 +2,16 @@
 
 Masks, packs, kinds, views and the search for spans have such tests beside their others; what is here is the path of the data, and the scores.
 `pytest tests/test_properties.py --hypothesis-profile=long` draws other cases, twenty times as many."""
-import json, math, re, string, warnings
+import json, math, re, string, unicodedata, warnings
+from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from hypothesis import assume, given, strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -20,9 +22,10 @@ from squad_nb.generate import Passage, SpanRule, written_span, spelling_of
 from squad_nb.masks import attention_mask
 from squad_nb.metrics import exact_match, f1_score, missing_ids, normalize_answer, question_scores, squad_metrics
 from squad_nb.prompts import LAYOUTS, PromptConfig, prompt_features
+from squad_nb.runs import hash_json
 from squad_nb.sample import encyclopedia
 from squad_nb.spans import decode_spans, top_spans
-from squad_nb.squad import LINT_KINDS, SCHEMA, Table, fix_squad, from_squad_json, is_v2, lint_squad, split_by_article, take, to_squad_json
+from squad_nb.squad import LINT_KINDS, SCHEMA, Table, fix_squad, from_squad_json, is_v2, lint_squad, nearest_offset, split_by_article, take, to_squad_json
 from squad_nb.windows import uncovered, window_features
 
 # Texts
@@ -35,6 +38,11 @@ words = st.sampled_from("The Elbe rises in the Giant Mountains and flows 1,091 k
 texts = st.lists(st.one_of(words, words, st.sampled_from(AWKWARD), any_text, st.text("ab. ", max_size=5)), max_size=14).flatmap(
     lambda parts: st.sampled_from(["", " ", " ", "  "]).map(lambda joint: joint.join(parts)))
 answer_texts = st.one_of(texts, st.lists(st.sampled_from(["the", "a", "An", "Elbe", "elbe", "the.", "U.S.", "US", "½", "'s", "the\u00a0", "İ", "-"]), max_size=5).map(" ".join))
+
+
+def made_of(rows):
+    "A data set; `from_list` would pickle it to name it, which takes most of the time here"
+    return Dataset(pa.Table.from_pylist(rows, SCHEMA.arrow_schema), info=DatasetInfo(features=SCHEMA), fingerprint=hash_json(rows)[:16])
 
 
 @st.composite
@@ -51,7 +59,7 @@ def datasets(draw, most=5, anchored=True, questions=texts, contexts=texts):
         if not anchored and draw(st.booleans()):
             text, start = draw(st.lists(st.one_of(answer_texts, st.sampled_from(text or [""])), max_size=3)), draw(st.lists(st.integers(-2**31, 2**31 - 1) | st.integers(-3, 40), max_size=3))
         rows.append(dict(id=f"q{i}", title=draw(st.sampled_from(["A", "B", "", "İ"])), context=context, question=draw(questions), answers=dict(text=text, answer_start=start)))
-    return Dataset.from_list(rows, features=SCHEMA)
+    return made_of(rows)
 
 
 # Tokenizers of every family, trained on the sample
@@ -108,10 +116,35 @@ def sentence(error): assert 20 < len(str(error)) < 600 and "\n" not in str(error
 
 # Windows
 
-def recipe(dataset, tok, max_length, stride):
-    "The windows of run_qa: the tokenizer's own overflow, and a label where a window holds the whole of the first answer"
+def n_tokens(tok, text): return len(tok(text, add_special_tokens=False)["input_ids"])
+
+
+def cut_question(text, tok, most):
+    "The longest beginning that ends with a token and has at most so many"
+    ends = [end for _, end in tok(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+    fitting = [text[:end] for end in ends[:most] if n_tokens(tok, text[:end]) <= most]
+    return fitting[-1] if fitting else ""
+
+
+def asked(dataset, tok, max_length, stride):
+    "The questions as windows ask them, and the ids of those that were cut; None where there is no room for windows, or for eight tokens of a question"
+    room, questions, cut = max_length - tok.num_special_tokens_to_add(pair=True), [], []
+    if stride < 0 or room - stride < 1: return None
     for row in dataset:
-        made = tok([row["question"].strip()], [row["context"]], truncation="only_second", max_length=max_length, stride=stride, return_overflowing_tokens=True, return_offsets_mapping=True)
+        text = row["question"].strip()
+        n = n_tokens(tok, text)
+        if n + n_tokens(tok, row["context"]) > room and room - n < stride + 1:  # no window would begin behind the one before
+            if room - stride - 1 < 8: return None
+            text = cut_question(text, tok, min(64, room - stride - 1))
+            cut.append(row["id"])
+        questions.append(text)
+    return questions, cut
+
+
+def recipe(dataset, questions, tok, max_length, stride):
+    "The windows of run_qa: the tokenizer's own overflow, and a label where a window holds the whole of the first answer"
+    for row, question in zip(dataset, questions):
+        made = tok([question], [row["context"]], truncation="only_second", max_length=max_length, stride=stride, return_overflowing_tokens=True, return_offsets_mapping=True)
         for i, (ids, offsets) in enumerate(zip(made["input_ids"], made["offset_mapping"])):
             held = [k for k, side in enumerate(made.sequence_ids(i)) if side == 1]
             label, (a, b) = (0, 0), (row["answers"]["answer_start"][0], row["answers"]["answer_start"][0] + len(row["answers"]["text"][0])) if row["answers"]["text"] else (0, 0)
@@ -121,20 +154,21 @@ def recipe(dataset, tok, max_length, stride):
 
 
 @cases(150)
-@given(datasets(), families, st.integers(4, 60), st.integers(-1, 40))
-def test_windows_are_the_tokenizers_own(dataset, family, max_length, stride):
+@given(datasets(questions=st.lists(words, max_size=14).map(" ".join) | texts, contexts=texts.map(lambda text: text*2)), families, st.integers(0, 20) | st.integers(-1, 5), st.sampled_from([*[9, 10, 11, 12, 14, 20]*5, 8, 8, 0, 1, 2, 4]))
+def test_windows_are_the_tokenizers_own(dataset, family, stride, step):
+    "A window without a question has `step` tokens that are not in the one before; errors come where there is no room, and nowhere else"
     tok = tokenizer(family)
-    special = tok.num_special_tokens_to_add(pair=True)
-    try: windows, said = quiet(window_features, dataset, tok, max_length, stride)
-    except SettingError as e:
-        sentence(e)
-        assert stride < 0 or max_length - special - stride - 1 < 8  # what a question keeps at least
-        return
-    assert 0 <= stride < max_length - special
+    max_length = tok.num_special_tokens_to_add(pair=True) + stride + step
+    expected = asked(dataset, tok, max_length, stride)
+    if expected is None:
+        with pytest.raises(SettingError) as caught: window_features(dataset, tok, max_length, stride)
+        return sentence(caught.value)
+    windows, said = quiet(window_features, dataset, tok, max_length, stride)
+    questions, cut = expected
+    assert [s.partition(" questions leave")[0] for s in said if "are cut" in s] == [f"{len(cut)} of {len(dataset)}"]*bool(cut) and all(id in " ".join(said) for id in cut[:5])
+    assert [(r["example_id"], r["input_ids"], r["offsets"], (r["start_positions"], r["end_positions"])) for r in windows] == list(recipe(dataset, questions, tok, max_length, stride))
     assert all(len(row["input_ids"]) == len(row["offsets"]) <= max_length for row in windows)
     assert uncovered(windows, dataset, tok) == {}
-    if any("are cut" in s for s in said): return
-    assert [(r["example_id"], r["input_ids"], r["offsets"], (r["start_positions"], r["end_positions"])) for r in windows] == list(recipe(dataset, tok, max_length, stride))
 
 
 @cases(150)
@@ -195,21 +229,42 @@ def test_prompts_are_their_parts(dataset, family, layout, longest_question, long
         for mode in ("causal", "prefix"): assert attention_mask(r["segments"], mode, layout).diagonal().all()
 
 
+def context_windows(tok, context, length, stride):
+    "Characters of every context token behind its blank, and the first and the last token of each window: all from the tokenizer's own offsets"
+    blank = " " if context and tok(" the the", add_special_tokens=False)["input_ids"] != tok("the the", add_special_tokens=False)["input_ids"] else ""
+    offsets = tok(blank + context, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
+    offsets, windows = [tuple(max(x - len(blank), 0) for x in o) for o in offsets], [(0, min(length, len(offsets)) - 1)]
+    while windows[-1][1] < len(offsets) - 1: windows.append((windows[-1][0] + length - stride, min(windows[-1][0] + 2*length - stride, len(offsets)) - 1))
+    return offsets, windows
+
+
+def most_central(offsets, windows, a, b):
+    "The first window with the most tokens between the answer and the nearer edge; fewer than none where the answer is cut"
+    begun, done = [k for k, o in enumerate(offsets) if o[0] <= a], [k for k, o in enumerate(offsets) if o[1] >= b]
+    first, last = sorted((begun[-1] if begun else 0, done[0] if done else len(offsets) - 1))
+    slack = [min(first - low, high - last) for low, high in windows]
+    return slack.index(max(slack)), max(slack) >= 0
+
+
 @cases(100)
-@given(datasets(), families, st.sampled_from(LAYOUTS), st.integers(1, 30), st.integers(0, 29))
-def test_the_window_learned_from_holds_the_answer_if_one_does(dataset, family, layout, length, stride):
-    assume(stride < length)
-    config = PromptConfig(max_context_length=length, stride=stride, layout=layout)
-    (made, said), (asked, _) = quiet(prompt_features, dataset, tokenizer(family), config), quiet(prompt_features, dataset, tokenizer(family), config, labels=False)
+@given(datasets(contexts=texts.map(lambda text: text*2)), families, st.sampled_from(LAYOUTS), st.integers(3, 30), st.data())
+def test_the_window_learned_from_holds_the_answer_in_its_middle(dataset, family, layout, length, data):
+    stride = data.draw(st.integers(0, length - 1))
+    tok, config = tokenizer(family), PromptConfig(max_context_length=length, stride=stride, layout=layout)
+    (made, said), (asked, _), lost = quiet(prompt_features, dataset, tok, config), quiet(prompt_features, dataset, tok, config, labels=False), 0
     for row, r in zip(dataset, made):
+        offsets, places = context_windows(tok, row["context"], length, stride)
         windows = [w for w in asked if w["example_id"] == row["id"]]
-        assert [w["window"] for w in windows] == list(range(len(windows))) and windows[r["window"]]["context_start"] == r["context_start"]
+        characters = [(offsets[low][0], offsets[high][1]) if offsets else (0, 0) for low, high in places]
+        assert [(w["window"], w["context_start"], w["context_end"]) for w in windows] == [(i, *c) for i, c in enumerate(characters)]
+        assert (r["context_start"], r["context_end"]) == characters[r["window"]]
         n = len(windows[r["window"]]["input_ids"])
         assert r["input_ids"][:n] == windows[r["window"]]["input_ids"]  # what is asked later is what was learned from
-        if not row["answers"]["text"] or not (text := row["answers"]["text"][0]).strip(): continue
-        a = row["answers"]["answer_start"][0]
-        whole = [w["window"] for w in windows if w["context_start"] <= a and a + len(text) <= w["context_end"]]
-        if whole: assert r["window"] in whole
+        window, whole = 0, True
+        if row["answers"]["text"] and (text := row["answers"]["text"][0]).strip(): window, whole = most_central(offsets, places, a := row["answers"]["answer_start"][0], a + len(text))
+        assert r["window"] == window
+        lost += not whole
+    assert [s.split(" of ")[0] for s in said if "whole in no window" in s] == [f"{lost}"]*bool(lost)
 
 
 # Spans
@@ -239,13 +294,18 @@ def test_answers_are_spans_of_the_passage_whatever_the_logits(drawn, n_best, lon
         assert [c.score for c in p.candidates] == sorted((c.score for c in p.candidates), reverse=True)
         assert (p.text == "") == (p.start is None) and (not p.text or p.text == row["context"][p.start:p.end])
         mine = [i for i, id in enumerate(owner) if id == p.id]
-        quotes = [c for c in p.candidates if c.text]
+        quotes, nulls = ([c for c in p.candidates if bool(c.text) == has] for has in (True, False))
         for c in quotes:
             held = offsets[mine[c.window]]
             assert c.text == row["context"][c.start:c.end] and any(a == c.start for a, _ in held) and any(b == c.end for _, b in held)
         assert all(a.end <= b.start or b.end <= a.start for i, a in enumerate(quotes) for b in quotes[:i])
-        best = max((min(scores[0, i, s], HIGHEST) + min(scores[1, i, e], HIGHEST) for i in mine for s, (a, b) in enumerate(offsets[i]) if 0 <= a < b for e, (c, d) in enumerate(offsets[i][s:s + longest], s) if 0 <= c < d), default=-math.inf)
+        with np.errstate(over="ignore"):
+            best = max((min(scores[0, i, s], HIGHEST) + min(scores[1, i, e], HIGHEST) for i in mine for s, (a, b) in enumerate(offsets[i]) if 0 <= a < b for e, (c, d) in enumerate(offsets[i][s:s + longest], s) if 0 <= c < d), default=-math.inf)
+            null = min(min(scores[0, i, 0], HIGHEST) + min(scores[1, i, 0], HIGHEST) for i in mine)
         assert bool(quotes) == (best > -math.inf) and (not quotes or quotes[0].score == pytest.approx(float(best), rel=1e-6))
+        bar = (0 if is_v2(dataset) else math.inf) if threshold is None else threshold
+        assert [c.score for c in nulls] == ([pytest.approx(float(null), rel=1e-6)] if bar < math.inf and null > -math.inf else [])  # infinite: never empty, so no candidate
+        assert (p.text == "") == (not quotes or bool(nulls) and nulls[0].score - quotes[0].score > bar)
 
 
 def test_a_window_without_spans_beside_infinite_logits():
@@ -282,7 +342,7 @@ def official_words(text):
 
 def official(said, golds, v2):
     "EM and F1 of one question: evaluate-v1.1 and evaluate-v2.0"
-    golds = ([g for g in golds if official_words(g)] if v2 else golds) or [""]
+    v2, golds = v2 or not golds, ([g for g in golds if official_words(g)] if v2 else golds) or [""]  # without an answer only 2.0 has a rule
     def f1(given, wanted):
         if v2 and not (given and wanted): return float(given == wanted)
         common = sum(min(given.count(w), wanted.count(w)) for w in set(given))
@@ -291,13 +351,18 @@ def official(said, golds, v2):
 
 
 @cases(1000)
-@given(answer_texts, st.lists(answer_texts, min_size=1, max_size=4), st.booleans())
+@given(answer_texts, st.lists(answer_texts, max_size=4), st.booleans())
 def test_one_answer_scores_as_the_official_scripts_do(said, golds, v2):
     assert normalize_answer(said).split() == official_words(said)
     exact, f1 = official(said, golds, v2)
     assert exact_match(said, golds, v2) == exact and f1_score(said, golds, v2) == pytest.approx(f1)
-    assert exact_match(golds[0], golds, v2) == (not v2 or bool(official_words(golds[0])) or not any(map(official_words, golds)))
+    if golds: assert exact_match(golds[0], golds, v2) == (not v2 or bool(official_words(golds[0])) or not any(map(official_words, golds)))
     assert f1_score(said, golds[::-1]*2, v2) == f1_score(said, golds, v2)
+
+
+def suits_best(said, golds, v2):
+    "The first accepted answer with the highest F1; where none has any words, the first"
+    return max([g for g in golds if not v2 or official_words(g)], key=lambda g: official(said, [g], v2)[1], default="") or next(iter(golds), "")
 
 
 @cases(200)
@@ -309,6 +374,9 @@ def test_a_data_set_scores_as_the_official_scripts_do(dataset, data):
         with pytest.raises(DataError, match="nothing to score"): squad_metrics(said, dataset)
         return
     v2, figures = is_v2(dataset), squad_metrics(said, dataset)
+    for row, id, gold in zip(question_scores(said, dataset), dataset["id"], golds):
+        scores = official(said[id], gold, v2) if id in said else (0., 0.)
+        assert row == dict(id=id, exact=scores[0], f1=pytest.approx(scores[1]), answerable=gold != [], gold=suits_best(said[id], gold, v2) if id in said else next(iter(gold), ""), prediction=said.get(id))
     each = [official(said[id], gold, v2) if id in said else (0., 0.) for id, gold in zip(dataset["id"], golds)]
     for name, part in [("", each)] + [(name, [e for e, g in zip(each, golds) if bool(g) == has]) for name, has in (("HasAns_", True), ("NoAns_", False)) if v2]:
         em, f1 = (100*sum(column)/len(part) for column in zip(*part))
@@ -323,20 +391,83 @@ def test_a_data_set_scores_as_the_official_scripts_do(dataset, data):
 
 # Data
 
+NAMED = ["SOFT HYPHEN", "ZERO WIDTH SPACE", "LINE SEPARATOR", "PARAGRAPH SEPARATOR", "WORD JOINER", "ZERO WIDTH NO-BREAK SPACE", "POP DIRECTIONAL FORMATTING", "POP DIRECTIONAL ISOLATE", "FIRST STRONG ISOLATE",
+         *(f"{side}-TO-{other} {what}" for side, other in (("LEFT", "RIGHT"), ("RIGHT", "LEFT")) for what in ("EMBEDDING", "OVERRIDE", "ISOLATE"))]
+UNSEEN = {*map(unicodedata.lookup, NAMED), *(c for c in map(chr, range(256)) if unicodedata.category(c) == "Cc" and c not in "\t\n\r")}
+JOINERS = "\u200c\u200d\u200e\u200f\u2027\u202f\u205f\u2061\u2064\u2065\u206a\ufe0f\ufffd\xa0\xac\xae"  # beside them, and of use in some script
+
+
+def test_every_character_that_cannot_be_seen_is_named():
+    rows = [dict(id=f"{ord(c):04X} {part}", title="", context=f"{c*(part == 'context')}The Elbe {ord(c)}", question=f"Which{c*(part == 'question')} river?", answers=dict(text=["Elbe"], answer_start=[4 + (part == "context")]))
+            for c in sorted(UNSEEN | {*JOINERS, *"\t\n\r "}) for part in ("question", "context")]
+    found = lint_squad(made_of(rows))
+    assert [(r["id"], r["kind"]) for r in found] == [(row["id"], "control_characters") for row in rows if chr(int(row["id"].split()[0], 16)) in UNSEEN]
+    assert all(r["detail"] == f"{r['id'].split()[1]}: U+{r['id'].split()[0]} at {5*r['id'].endswith('question')}" for r in found)
+
+
+def answer_problems(context, text, start, tok, longest):
+    "What is wrong with one answer"
+    if not text.strip(): return ["empty_answer"]
+    padded, end = ["padded"]*(text != text.strip()), start + len(text)
+    if start < 0 or context[start:end] != text: return [*padded, "misaligned"]
+    if tok is None: return padded + ["long_answer"]*(len(text.split()) > longest)
+    pieces = [(a + len(p) - len(p.lstrip()), b - len(p) + len(p.rstrip())) for a, b in tok(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"] if (p := context[a:b]).strip()]
+    held = [(a, b) for a, b in pieces if a < end and b > start]
+    exact = bool(held) and (held[0][0], held[-1][1]) == (start, end)
+    return padded + ["inside_token"]*(not padded and not exact) + ["long_answer"]*(len(held) > longest) + ["exact"]*exact
+
+
+def problems(dataset, tok, longest_question, longest):
+    "What is wrong with a data set: of every problem the question, the kind and the number of the answer"
+    rows, told = list(dataset), set()
+    for row in rows:
+        context, texts, starts = row["context"], row["answers"]["text"], row["answers"]["answer_start"]
+        for part in ("id", "context", "question"):
+            if row[part].strip() == "": yield row["id"], f"empty_{part}", None
+        if row["id"].strip() and sum(r["id"] == row["id"] for r in rows) > 1: yield row["id"], "duplicate_id", None
+        if (len(row["question"].split()) if tok is None else n_tokens(tok, row["question"])) > longest_question: yield row["id"], "long_question", None
+        if len(texts) != len(starts): yield row["id"], "uneven_answers", None
+        for at, text in [(None, context)]*(context not in told) + [(None, row["question"]), *enumerate(texts)]:
+            if UNSEEN & set(text): yield row["id"], "control_characters", at
+        told.add(context)
+        each = [answer_problems(context, text, start, tok, longest) for text, start in zip(texts, starts)]
+        yield from ((row["id"], kind, i) for i, kinds in enumerate(each) for kind in kinds if kind != "exact")
+        if tok and texts and not any("exact" in kinds for kinds in each): yield row["id"], "no_exact_answer", None
+
+
+def nearest(context, text, start):
+    "Of all places where a text stands, the nearest; of two as near the first"
+    return min((i for i in range(len(context) + 1) if context.startswith(text, i)), key=lambda i: abs(i - max(start, 0)), default=None)
+
+
+@cases(100)
+@given(st.text("ab", max_size=14), st.text("ab", min_size=1, max_size=3), st.integers(-3, 16))
+def test_the_nearest_place_is_found(context, text, start): assert nearest_offset(context, text, start) == nearest(context, text, start)
+
+
 @cases(200)
-@given(datasets(anchored=False), st.booleans(), families)
-def test_lint_reads_anything_and_changes_nothing(dataset, with_tokenizer, family):
+@given(datasets(anchored=False, questions=texts | st.lists(words | st.sampled_from(sorted(UNSEEN)), max_size=4).map(" ".join)), st.booleans(), families, st.data())
+def test_lint_names_what_is_wrong_and_changes_nothing(dataset, with_tokenizer, family, data):
+    tok = tokenizer(family) if with_tokenizer else None
+    (first, *others), id = list(dataset), data.draw(st.sampled_from(["q0", dataset["id"][-1], " "]))  # one that comes twice, or none
+    dataset = made_of([first | dict(id=id), *others])
+    longest_question = data.draw(st.sampled_from([n_tokens(tok, q) if tok else len(q.split()) for q in dataset["question"]])) - data.draw(st.integers(0, 1))
+    longest = data.draw(st.integers(0, 4))
     before = dataset[:]
-    found = lint_squad(dataset, tokenizer(family) if with_tokenizer else None)
-    assert dataset[:] == before and {row["kind"] for row in found} <= set(LINT_KINDS) and {row["id"] for row in found} <= set(dataset["id"])
+    found = lint_squad(dataset, tok, longest_question, longest)
+    assert Counter((r["id"], r["kind"], r["answer"]) for r in found) == Counter(problems(dataset, tok, longest_question, longest)) and {r["kind"] for r in found} <= set(LINT_KINDS)
     fixed, report = fix_squad(dataset)
     assert dataset[:] == before and fixed.features == SCHEMA and fixed.remove_columns("answers")[:] == dataset.remove_columns("answers")[:]
     again, rest = fix_squad(fixed)
     assert again[:] == fixed[:] and not rest.counts("fixed").get(True)
     assert [row for row in report if not row["fixed"]] == list(rest)
-    for row in fixed:
-        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"]):
-            if text.strip() and text.strip() in row["context"]: assert text == text.strip() and row["context"][start:start + len(text)] == text
+    for row, was in zip(fixed, dataset):
+        repaired = list(zip(was["answers"]["text"], was["answers"]["answer_start"]))
+        for i, (text, start) in enumerate(repaired):
+            place = nearest(row["context"], text.strip(), start + len(text) - len(text.lstrip())) if text.strip() else None
+            if place is not None: repaired[i] = text.strip(), place
+        assert row["answers"]["text"][:len(repaired)] == [t for t, _ in repaired] and row["answers"]["answer_start"][:len(repaired)] == [s for _, s in repaired]
+        assert [len(row["answers"][name]) for name in ("text", "answer_start")] == [len(was["answers"][name]) for name in ("text", "answer_start")]
 
 
 whole_words = st.lists(st.deferred(lambda: st.sampled_from([w for w in tokenizer("cased").get_vocab() if w.isalpha() and len(w) > 4])), min_size=6, max_size=20).map(" ".join)
@@ -358,10 +489,10 @@ def test_what_is_planted_is_named_and_nothing_else_is(context, data):
     row = dict(id="q", title="", context=context, question="Which river?", answers=dict(text=[words[at]], answer_start=[len(" ".join(words[:at])) + bool(at)]))
     clean = [row, row | dict(id="other"), row | dict(id="none", answers=dict(text=[], answer_start=[]))]
     tok = tokenizer("cased")
-    assert lint_squad(Dataset.from_list(clean, features=SCHEMA), tok) == lint_squad(Dataset.from_list(clean, features=SCHEMA)) == []
+    assert lint_squad(made_of(clean), tok) == lint_squad(made_of(clean)) == []
     kind = data.draw(st.sampled_from(list(PLANTED)))
     spoiled = PLANTED[kind](row)
-    found = lint_squad(Dataset.from_list([*clean[1:], spoiled], features=SCHEMA), tok)
+    found = lint_squad(made_of([*clean[1:], spoiled]), tok)
     assert kind in found.counts() and {r["id"] for r in found} == {spoiled["id"]}
 
 
@@ -376,19 +507,38 @@ def test_squad_json_comes_back(dataset):
 
 
 @cases(100)
-@given(datasets(most=8), st.integers(-1, 5), st.integers(0, 9), st.integers(0, 99), st.booleans())
-def test_splits_part_the_articles(dataset, n_test, limit, seed, passages):
+@given(datasets(most=8), st.integers(-1, 5))
+def test_splits_part_the_articles(dataset, n_test):
     titles = sorted(set(dataset["title"]))
-    try: train, test = split_by_article(dataset, n_test)
-    except SettingError as e:
-        sentence(e)
-        assert not 0 < n_test < len(titles)
-        return
+    if not 0 < n_test < len(titles):
+        with pytest.raises(SettingError) as caught: split_by_article(dataset, n_test)
+        return sentence(caught.value)
+    train, test = split_by_article(dataset, n_test)
     assert set(test["title"]) == set(titles[-n_test:]) and set(train["title"]) == set(titles[:-n_test])
     assert sorted(train["id"][:] + test["id"][:]) == dataset["id"][:]
-    if not limit: return
+
+
+@cases(100)
+@given(datasets(most=9), st.none() | st.integers(-1, 9), st.none() | st.integers(0, 99), st.booleans())
+def test_what_is_taken(dataset, limit, seed, passages):
+    "The first ones, or drawn with a seed; of whole passages only the last is cut, and its first questions stay"
+    ids = dataset["id"][:]
+    if limit is not None and limit < 1:
+        with pytest.raises(SettingError) as caught: take(dataset, limit, seed, passages)
+        return sentence(caught.value)
     few = take(dataset, limit, seed, passages)["id"][:]
-    assert len(few) == min(limit, len(dataset)) and few == sorted(few) and few == take(dataset, limit, seed, passages)["id"][:]
+    assert len(few) == min(limit or 9, len(ids)) and few == [id for id in ids if id in few] and few == take(dataset, limit, seed, passages)["id"][:]
+    if seed is None: assert few == ids[:limit]
+    elif passages:
+        asked = [[row["id"] for row in dataset if row["context"] == context] for context in set(dataset["context"])]
+        kept = [[id for id in mine if id in few] for mine in asked]
+        assert all(some == mine[:len(some)] for some, mine in zip(kept, asked)) and sum(0 < len(some) < len(mine) for some, mine in zip(kept, asked)) <= 1
+
+
+def test_seeds_draw_everything():
+    "Every pair of questions, and every passage, is drawn by some seed"
+    dataset = Dataset.from_list([dict(id=str(i), context=str(i//2)) for i in range(6)])
+    for passages, several in ((False, 15), (True, 3)): assert len({tuple(take(dataset, 2, seed, passages)["id"]) for seed in range(200)}) == several
 
 
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3), max_leaves=12)
