@@ -46,9 +46,33 @@ def unpack(pack):
         yield id, [[pack[name][i] for i in mine] for name in ("input_ids", "segments", "labels_mask")], [pack["labels"][i] for i in own]
 
 
+def packed_size(rows):
+    "Tokens of a passage's rows in one pack"
+    return len(rows[0]["input_ids"]) + sum(segment != 0 for r in rows[1:] for segment in r["segments"])
+
+
+def greedy(rows, max_length, max_branches):
+    "The ids of each pack: a row goes to the last pack of its passage, and where it does not fit begins another"
+    packs, last = [], {}
+    for r in rows:
+        pack = last.get(r["passage"], [])
+        if not pack or len(pack) == max_branches or packed_size([*pack, r]) > max_length:
+            pack = last[r["passage"]] = []
+            packs.append(pack)
+        pack.append(r)
+    return [[r["example_id"] for r in pack] for pack in packs]
+
+
 @cases(150)
-@given(prompts(), st.integers(17, 40), st.integers(1, 4))
-def test_packs_hold_every_row_once(rows, max_length, max_branches):
+@given(prompts(), st.sampled_from([8, 4, 3, 2, 1]), st.data())
+def test_packs_hold_every_row_once(rows, max_branches, data):
+    "A pack is as full as it can be: limits are drawn around the sizes that packs of these rows have"
+    longest, passage = max(len(r["input_ids"]) for r in rows), data.draw(st.sampled_from(rows))["passage"]
+    mates = [r for r in rows if r["passage"] == passage]
+    max_length = packed_size(mates[:data.draw(st.sampled_from(range(len(mates), 0, -1)))]) + data.draw(st.sampled_from([0, 0, 1, -1]))
+    if max_length < longest:
+        with pytest.raises(SettingError, match=f"alone has {longest} tokens"): pack_shared(Dataset.from_list(rows), max_length, max_branches)
+        return
     packs, seen = pack_shared(Dataset.from_list(rows), max_length, max_branches), []
     by_id = {r["example_id"]: r for r in rows}
     for pack in packs:
@@ -60,8 +84,7 @@ def test_packs_hold_every_row_once(rows, max_length, max_branches):
             seen.append(id)
         attention_mask(pack["segments"], "prefix", "context_first", pack["branches"])  # raises where segments and branches do not fit
     assert sorted(seen) == sorted(by_id)
-    first = [min(int(id[1:]) for id in pack["example_ids"]) for pack in packs]
-    assert first == sorted(first)  # packs stand in the order of their first rows
+    assert packs["example_ids"][:] == greedy(rows, max_length, max_branches)  # in the order of their first rows
 
 
 def test_what_cannot_be_packed():

@@ -1,11 +1,11 @@
 "Runs gone on with from every checkpoint, after damage, with other settings, on full and read-only disks, and by two processes at once"
-import errno, json, os, resource, shutil, signal, time
+import errno, json, os, resource, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest, torch
 
 from squad_nb import runs
-from squad_nb.core import DataError, ModelError, OutputError, SettingError
+from squad_nb.core import DataError, ModelError, OutputError, SettingError, write_json
 from squad_nb.extractive import ExtractiveConfig, QuestionTrainer, fit_reader, load_reader, training_arguments
 from squad_nb.generative import GenerativeTrainer, fit_writer, load_writer
 from squad_nb.prompts import PromptConfig
@@ -306,6 +306,34 @@ def test_two_processes_and_one_folder(tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert ended(pid) == -signal.SIGKILL
     with open_run(tmp_path/"run", resume=True) as run: run.agree(dict(data={}))  # the lock went with the process
+
+
+TOGETHER = """
+import os, runpy, sys, time
+from squad_nb.extractive import fit_reader  # what takes long
+ready, go = sys.argv[1:3]
+sys.argv[1:3] = []
+open(ready, "w").close()
+while not os.path.exists(go): time.sleep(.001)
+runpy.run_module("squad_nb", run_name="__main__")
+"""
+
+
+def test_two_commands_begin_one_folder_at_once(tmp_path):
+    "One trains, the other says so and ends; what the first leaves is whole. Without --resume the later one may also find that a run has begun"
+    data = write_json(tmp_path/"data.json", generate_squad(3))
+    words = ["train", "extractive", "--model", "tiny-bert", "--data", data, "--test-articles", "1", "--output", tmp_path/"run", "--epochs", "2", "--precision", "fp32", "--resume"]
+    both = [subprocess.Popen([sys.executable, "-c", TOGETHER, tmp_path/name, tmp_path/"go", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for name in "ab"]
+    while not all((tmp_path/name).exists() for name in "ab"):
+        assert all(process.poll() is None for process in both)
+        time.sleep(.01)
+    (tmp_path/"go").touch()
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    refused = said[both[0].returncode == 0]
+    assert [line for line in refused.splitlines() if line.startswith("squad_nb: ")] == [f"squad_nb: Another process is training in {tmp_path/'run'}: let it finish, or give another folder"] and "Traceback" not in "".join(said)
+    assert runs.is_finished(tmp_path/"run") and all(damage(checkpoint) is None for checkpoint in checkpoints_of(tmp_path/"run")) and checkpoints_of(tmp_path/"run")
+    load_reader(tmp_path/"run", new_head=False)
 
 
 def test_killed_before_the_first_step(tmp_path):
