@@ -11,11 +11,12 @@ import numpy as np, torch
 from torch.utils.data import RandomSampler
 from transformers.utils import logging
 
-from squad_nb.core import SquadNbError, best_precision, seed_everything
+from common import number, questions_in, run
+from squad_nb.core import best_precision, seed_everything, write_json
 from squad_nb.evaluation import bootstrap_interval
 from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, load_reader, training_arguments
 from squad_nb.metrics import question_scores
-from squad_nb.squad import load_squad, split_by_article, take
+from squad_nb.squad import split_by_article, take
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -55,31 +56,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="an encoder")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--test-articles", type=int, default=8)
-    parser.add_argument("--limit", type=int, help="questions to train on, drawn with seed 0")
-    parser.add_argument("--eval-limit", type=int, help="test questions, whole passages")
+    parser.add_argument("--test-articles", type=number, default=8)
+    parser.add_argument("--limit", type=number, help="questions to train on, drawn with seed 0")
+    parser.add_argument("--eval-limit", type=number, help="test questions, whole passages")
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=384)
+    parser.add_argument("--batch-size", type=number, default=16)
+    parser.add_argument("--max-length", type=number, default=384)
     parser.add_argument("--stride", type=int, default=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=number, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    try:
-        train, test = split_by_article(load_squad(options.data), options.test_articles)
-        train, test = take(train, options.limit, 0), take(test, options.eval_limit, 0, passages=True)
-        found = {side: np.stack([scores(side, seed, train, test, options) for seed in options.seeds]) for side in options.sides}  # (seeds, questions, 2)
-    except SquadNbError as e: sys.exit(str(e))
+    train, test = split_by_article(questions_in(options.data), options.test_articles)
+    train, test = take(train, options.limit, 0), take(test, options.eval_limit, 0, passages=True)
+    found = {side: np.stack([scores(side, seed, train, test, options) for seed in options.seeds]) for side in options.sides}  # (seeds, questions, 2)
     names = ("exact_match", "f1")
     result = dict(trained_on=len(train), scored_on=len(test), seeds=options.seeds,
                   sides={side: dict(zip(names, x.mean((0, 1)).round(2).tolist())) | dict(by_seed=x.mean(1).round(2).tolist()) for side, x in found.items()},
                   less_plain={side: dict(zip(names, bootstrap_interval((x - found["plain"]).mean(0)).round(2).tolist())) for side, x in found.items() if side != "plain" and "plain" in found})
     print(json.dumps(result, indent=1))
-    if options.json: options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.json: write_json(options.json, result)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": run(main)

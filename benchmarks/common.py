@@ -26,6 +26,8 @@ def questions_in(data: str):
 
 def run(main) -> None:
     "A script as a command: the exit code is what `main` returns, and a mistake of its user is one line"
-    from squad_nb.core import SquadNbError
     try: sys.exit(main())
-    except (SquadNbError, OSError) as e: sys.exit(f"{Path(sys.argv[0]).name}: {e}")
+    except Exception as e:
+        from squad_nb.core import SquadNbError  # not before: some scripts set their threads first
+        if not isinstance(e, (SquadNbError, OSError)): raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {e}")

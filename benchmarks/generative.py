@@ -5,25 +5,25 @@
 
 Each side works in a process of its own, so that its peak memory is its own, on the same questions in the layout context_first, with the same number of threads. Training: `plain` is one sequence a question, padded to the limit of the
 prompts, the logits of all positions; `dynamic` pads to the longest of a batch, with the logits of the answer only; `ours` groups batches by length too; `shared` reads a passage once for its questions. Answers: `generate` of transformers on
-left-padded batches of 8, in file order and sorted by length, against `generate_answers`, whose best window of each question is compared; bf16 is weights cast once. The seconds of the processor are for a machine that does other things too.
+left-padded batches of 8, in file order and sorted by length, against `generate_answers`, whose best window of each question is compared; bf16 is weights cast once. Seconds are the processor's.
 
 Exits with 1 when losses or tokens differ."""
-import argparse, json, resource, sys, time
+import argparse, json, resource
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np, torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
+from common import clock, number, questions_in, run
 from squad_nb.batching import PromptCollator, pack_shared
-from squad_nb.core import SquadNbError, seed_everything
-from squad_nb.extractive import LengthGroupedSampler, row_lengths
+from squad_nb.core import DataError, seed_everything, write_json
+from squad_nb.extractive import LengthGroupedSampler, load_tokenizer, row_lengths
 from squad_nb.generate import generate_answers
 from squad_nb.generative import answer_losses, load_writer
 from squad_nb.prompts import PromptConfig, prompt_features
-from squad_nb.squad import load_squad
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -31,8 +31,8 @@ logging.disable_progress_bar()
 
 def questions_of(args):
     "The first questions of a file: whole passages, as they come"
-    data = load_squad(args.data)
-    data = data["train"] if isinstance(data, dict) else data
+    data = questions_in(args.data)
+    if args.skip >= len(data): raise DataError(f"--skip {args.skip} leaves none of the {len(data)} questions in {args.data}")
     return data.select(range(args.skip, min(args.skip + args.limit, len(data))))
 
 
@@ -65,7 +65,7 @@ def batches_of(side, args, features, collate):
 def train_side(side, args):
     "Seconds, mean loss before training, and peak memory of one epoch"
     torch.set_num_threads(args.threads)
-    tokenizer, config = AutoTokenizer.from_pretrained(args.tokenizer), PromptConfig(layout="context_first")
+    tokenizer, config = load_tokenizer(args.tokenizer), PromptConfig(layout="context_first")
     features = prompt_features(questions_of(args), tokenizer, config)
     pad, limit = tokenizer.eos_token_id, config.max_question_length + config.max_context_length + config.max_answer_length + 16
     batches = batches_of(side, args, features, (lambda rows: full_sequences(rows, limit, pad)) if side == "plain" else PromptCollator(pad, args.mask_mode, config.layout))
@@ -77,11 +77,11 @@ def train_side(side, args):
             if side == "plain": return model(**batch, use_cache=False).loss
             return answer_losses(model, batch)[0].mean()
     with torch.no_grad(): sums = [(loss_of(batch).item()*(n := int((batch["labels"] != -100).sum())), n) for batch in batches]
-    began = time.perf_counter()
+    began = clock()
     for batch in batches:
         loss_of(batch).backward()
         optimizer.step(); optimizer.zero_grad()
-    return dict(questions_per_second=len(features)/(time.perf_counter() - began), loss=sum(s for s, _ in sums)/sum(n for _, n in sums), peak_mib=peak(),
+    return dict(questions_per_second=len(features)/(clock() - began), loss=sum(s for s, _ in sums)/sum(n for _, n in sums), peak_mib=peak(),
                 tokens=sum(batch["input_ids"].numel() for batch in batches))
 
 
@@ -111,12 +111,12 @@ def answer_side(side, args):
     questions, config = questions_of(args), PromptConfig(layout="context_first")
     model.config.squad_nb = None  # asked in the same way whatever it was trained with
     model.generation_config.update(temperature=None, top_p=None, top_k=None)
-    began, used = time.perf_counter(), time.process_time()
+    began = clock()
     if side == "shared":
         answers = generate_answers(model, tokenizer, questions, "causal", config)
         said = {(p.id, p.candidates[0].window): written.tokens for p, written in zip(answers, answers.written)}  # the window that won
     else: said = plain_answers(model, tokenizer, questions, config, side == "sorted")
-    return dict(answers_per_second=len(questions)/(time.perf_counter() - began), processor_seconds=time.process_time() - used, peak_mib=peak(), answers=said)
+    return dict(answers_per_second=len(questions)/(clock() - began), peak_mib=peak(), answers=said)
 
 
 def alone(work, side, args):
@@ -129,25 +129,22 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--tokenizer", help="training: folder of a tokenizer with at most 50,257 tokens")
     parser.add_argument("--model", help="answers: a causal language model, as `squad_nb train generative` takes it")
-    parser.add_argument("--limit", type=int, default=160, help="questions")
+    parser.add_argument("--limit", type=number, default=160, help="questions")
     parser.add_argument("--skip", type=int, default=0, help="questions to leave out at the beginning")
-    parser.add_argument("--batch-size", type=int, default=16, help="training: questions a step")
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch-size", type=number, default=16, help="training: questions a step")
+    parser.add_argument("--layers", type=number, default=6)
     parser.add_argument("--mask-mode", default="causal", choices=("causal", "prefix"), help="training: of all sides but plain")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=number, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if bool(args.tokenizer) == bool(args.model): parser.error("give either --tokenizer, for training, or --model, for answers")
     common = dict(questions=args.limit, precision=args.precision, threads=args.threads)
-    try:
-        if args.tokenizer: result, differ = training(args)
-        else: result, differ = answering(args)
-    except SquadNbError as e: sys.exit(str(e))
+    result, differ = training(args) if args.tokenizer else answering(args)
     result = common | result
     print(json.dumps(result, indent=1))
-    if args.json: args.json.write_text(json.dumps(result, indent=1) + "\n")
-    if differ: sys.exit(differ)
+    if args.json: write_json(args.json, result)
+    return differ or None
 
 
 def training(args):
@@ -167,4 +164,4 @@ def answering(args):
     return dict(sides=sides, ratios=dict(to_file_order=rate["shared"]/rate["file_order"], to_sorted=rate["shared"]/rate["sorted"]), different_answers=other), f"{len(other)} answers differ" if other else ""
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": run(main)

