@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, DataCollatorForLanguageModeling, DistilBertConfig, GPT2Config, LlamaConfig,
-                          MistralConfig, PreTrainedTokenizerFast, RobertaConfig)
+from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, BloomConfig, DataCollatorForLanguageModeling,
+                          DistilBertConfig, GPT2Config, LlamaConfig, LongformerConfig, MistralConfig, PreTrainedTokenizerFast, RobertaConfig, XLNetConfig)
 from typer.testing import CliRunner
 
 from squad_nb.cli import app
@@ -168,12 +168,18 @@ def moved_offsets(made):
     return made
 
 
-def without_digits(f):
+def dropping(f, what):
     tokenizer = copy.deepcopy(f.tokenizer)
     backend = tokenizer.backend_tokenizer
-    drop = normalizers.Replace(Regex("[0-9]"), "")
+    drop = normalizers.Replace(Regex(what), "")
     backend.normalizer = normalizers.Sequence([drop, backend.normalizer]) if backend.normalizer else drop
     return dict(tokenizer=tokenizer)
+
+
+def knows_nothing(f):
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return dict(tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]"))
 
 
 def displaced(by): return dict(data=questions.select(range(12)).map(lambda row: dict(answers=dict(text=row["answers"]["text"], answer_start=[a + by for a in row["answers"]["answer_start"]]))))
@@ -198,6 +204,94 @@ def maskless(f):
     (batch,) = stock_windows(f, few)
     del batch["attention_mask"]
     return dict(data=few, batches=[batch])
+
+
+def in_eights(batch): return [{k: v[i:i + 8] for k, v in batch.items()} for i in range(0, len(batch["input_ids"]), 8)]
+
+
+def many_windows(f, **labels):
+    "A loader of more rows than are looked at"
+    rows = pointable(f, questions.filter(lambda context: len(context) < 900, input_columns="context"))
+    (batch,) = stock_windows(f, rows)
+    assert len(batch["input_ids"]) > 2*ROWS
+    return dict(data=rows, batches=in_eights(batch | {k: fill(batch[k]) for k, fill in labels.items()}))
+
+
+NULL = dict(start_positions=torch.zeros_like, end_positions=torch.zeros_like)
+
+
+def many_prompts(f, **how):
+    rows = questions.filter(lambda context: len(context) < 1000, input_columns="context").select(range(ROWS + 16))
+    return dict(data=rows, batches=in_eights(stock_prompts(f, rows, **how)[0]))
+
+
+def masked_later(f):
+    "No batch has a mask; the first needs none"
+    (batch,) = maskless(f)["batches"]
+    n = int((batch["input_ids"] != f.tokenizer.pad_token_id).sum(1).max())
+    full = (batch["input_ids"] != f.tokenizer.pad_token_id).sum(1) == n
+    return dict(data=few, batches=[{k: v[full][:, :n] if v.ndim > 1 else v[full] for k, v in batch.items()}, batch])
+
+
+def unmasked(f, side):
+    (batch,) = stock_prompts(f, few, side=side)
+    del batch["attention_mask"]
+    return dict(data=few, batches=[batch])
+
+
+def half_ended(f):
+    (batch,) = stock_prompts(f, few)
+    for labels in batch["labels"][::2]: labels[labels == f.tokenizer.eos_token_id] = -100
+    return dict(data=few, batches=[batch])
+
+
+def unplaced(f):
+    given = packed(f)
+    for batch in given["batches"]: del batch["position_ids"]
+    return given
+
+
+def never_stops(f):
+    def change(out):
+        out = out.clone()
+        out[..., f.tokenizer.eos_token_id] = -1e9
+        return out
+    return hooked(f, change) | dict(trained=True, data=few)
+
+
+def saved_with(f, **changes):
+    "A tokenizer that is saved otherwise than it is"
+    tokenizer, other = copy.deepcopy(f.tokenizer), copy.deepcopy(f.tokenizer)
+    for name, value in changes.items(): setattr(other, name, value)
+    tokenizer.__class__ = type("Otherwise", (type(f.tokenizer),), dict(save_pretrained=lambda self, folder, **kwargs: other.save_pretrained(folder, **kwargs)))
+    return dict(tokenizer=tokenizer)
+
+
+def settings_lost(f):
+    model = copy.deepcopy(f.model)
+    save = model.save_pretrained
+    def without_settings(folder):
+        del model.config.squad_nb
+        save(folder)
+        model.config.squad_nb = dict(track="other")
+    model.config.squad_nb, model.save_pretrained = dict(track="other"), without_settings
+    return dict(model=model)
+
+
+def answers_otherwise(f):
+    "Its logits are the same until it is asked, which is under a mask of four dimensions"
+    model, forward = copy.deepcopy(f.model), type(f.model).forward
+    def other(input_ids=None, attention_mask=None, **kwargs):
+        out = forward(model, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if attention_mask is not None and attention_mask.ndim == 4: out.logits = out.logits.roll(1, -1)
+        return out
+    model.forward = other
+    return dict(model=model)
+
+
+def late(out): return torch.cat([out[:, :48], 1.5*out[:, 48:] + torch.linspace(0, 1, out.shape[-1])], 1)
+def answered_questions(): return questions.filter(lambda answers: len(answers["text"]) > 0, input_columns="answers")
+def empty_but_every(n): return lambda rows: ["x" if i % n == 0 and a["text"] else "" for i, a in enumerate(rows["answers"])]
 
 
 def prompts(f, **how): return dict(data=few, batches=stock_prompts(f, few, **how))
@@ -238,12 +332,17 @@ def anew(ids, kwargs): return kwargs | dict(position_ids=torch.arange(ids.shape[
 def other_mask(f): return lambda rows: generate_answers(f.model, f.tokenizer, rows, "causal", override=True)
 
 
+def SHARED(f): return dict(config=replace(ROOM(f), layout="context_first"))  # whose questions share a row
+
+
 BOTH, TUNED = READERS + WRITERS, dict(null_threshold=0.0, max_answer_length=90)
 BUGS = {
     "white space tidied before tokenizing": ("offsets_round_trip", BOTH, lambda f: other_calls(f, before=lambda text: " ".join(text.split()))),
     "offsets one character off": ("offsets_round_trip", BOTH, lambda f: other_calls(f, after=moved_offsets)),
     "a stride that is a gap": ("every_character_covered", READERS, gapped),
-    "digits dropped by the tokenizer": ("every_character_covered", BOTH, without_digits),
+    "digits dropped by the tokenizer": ("every_character_covered", BOTH, lambda f: dropping(f, "[0-9]")),
+    "signs dropped by the tokenizer": ("every_character_covered", BOTH, lambda f: dropping(f, "[$%€,]")),
+    "a tokenizer that knows no word": ("offsets_round_trip", READERS, knows_nothing),
     "answers one character late": ("answers_reachable", BOTH, lambda f: displaced(1)),
     "answers one character early": ("answers_reachable", BOTH, lambda f: displaced(-1)),
     "labels one character early": ("labels_decode_to_gold", READERS, lambda f: displaced(-1)),
@@ -252,12 +351,19 @@ BUGS = {
     "windows without overlap": ("answers_reachable", READERS, lambda f: dict(config=replace(ROOM(f), max_length=70, stride=0))),
     "contexts without overlap": ("answers_reachable", WRITERS, lambda f: dict(config=replace(ROOM(f), max_context_length=24, stride=0))),
     "prompts cut before the answer": ("answers_reachable", WRITERS, lambda f: prompts(f, cut=60)),
+    "prompts cut before the answer, of many": ("answers_reachable", WRITERS, lambda f: many_prompts(f, cut=60)),
+    "no row teaches an answer, of many": ("answers_reachable", READERS, lambda f: many_windows(f, **NULL)),
+    "windows with the answer say there is none": ("labels_decode_to_gold", READERS, lambda f: many_windows(f, **NULL)),
     "ends one token late": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a, b + 1))),
     "starts one token early": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a - 1, b))),
     "both a token late": ("labels_decode_to_gold", READERS, lambda f: other_spans(f, lambda a, b: (a + 1, b + 1))),
     "labels shifted twice": ("one_label_shift", WRITERS, lambda f: prompts(f, shifted=True)),
     "labels not shifted": ("one_label_shift", WRITERS, unshifted),
     "end-of-text masked as padding": ("end_of_text_learned", WRITERS, masked_ends),
+    "end-of-text learned by half the rows": ("end_of_text_learned", WRITERS, half_ended),
+    "a trained model that never stops": ("end_of_text_learned", WRITERS, never_stops),
+    "a later batch without its mask": ("padding_invariance", READERS, masked_later),
+    "left padding without a mask": ("padding_invariance", WRITERS, lambda f: unmasked(f, "left")),
     "a batch without its mask": ("padding_invariance", READERS, maskless),
     "left padding without positions": ("padding_invariance", ("gpt2",), lambda f: prompts(f, side="left")),
     "a dropped mask, padded": ("padding_invariance", READERS, lambda f: patched(f, without("attention_mask"))),
@@ -265,11 +371,17 @@ BUGS = {
     "a dropped prefix mask": ("attention_mask_honoured", WRITERS, lambda f: patched(f, no_four) | dict(mask_mode="prefix")),
     "a mask of booleans under eager": ("attention_mask_honoured", WRITERS, lambda f: boolean_mask(f, "eager")),
     "a mask of ones and zeros, added": ("attention_mask_honoured", WRITERS, lambda f: {**(b := boolean_mask(f, "sdpa")), "batches": [x | dict(attention_mask=x["attention_mask"].float()) for x in b["batches"]]}),
+    "examples just joined": ("packed_equals_unpacked", WRITERS, unplaced),
     "packing with a mask of ones": ("packed_equals_unpacked", WRITERS, lambda f: packed(f, attention_mask=torch.ones_like)),
-    "a model that makes its own positions": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, without("position_ids"))),
-    "a model that drops the mask of a pack": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, lambda ids, kwargs: without("attention_mask", "position_ids")(ids, kwargs))),
+    "a model that makes its own positions": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, without("position_ids")) | SHARED(f)),
+    "a model that drops the mask of a pack": ("packed_equals_unpacked", WRITERS, lambda f: patched(f, without("attention_mask", "position_ids")) | SHARED(f)),
     "positions that begin anew upon a cache": ("cached_equals_recomputed", WRITERS, lambda f: patched(f, anew)),
     "a layer that is not saved": ("saved_equals_loaded", BOTH, lambda f: hooked(f, lambda out: out*torch.linspace(.5, 1.5, out.shape[1])[None, :, None])),
+    "a change that is not saved, from token 48 on": ("saved_equals_loaded", BOTH, lambda f: hooked(f, late)),
+    "a change that a cache does not see, from token 48 on": ("cached_equals_recomputed", WRITERS, lambda f: hooked(f, late)),
+    "a tokenizer saved with another end-of-text": ("saved_equals_loaded", WRITERS, lambda f: saved_with(f, eos_token=".")),
+    "settings that are not saved": ("saved_equals_loaded", READERS, settings_lost),
+    "answers that depend on what is not saved": ("saved_equals_loaded", WRITERS, answers_otherwise),
     "a prefix model asked causally": ("evaluation_uses_training_mask", WRITERS, lambda f: dict(mask_mode="prefix", answer=other_mask(f))),
     "other prompts in evaluation": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, "Question: {question} Context: {context} answer:"))),
     "a cue left out in evaluation": ("evaluation_uses_training_mask", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, "Context: {context} Question: {question}"))),
@@ -278,6 +390,9 @@ BUGS = {
     "answers drawn by chance": ("same_answers_twice", WRITERS, lambda f: prompts(f) | dict(answer=plain_generate(f, do_sample=True))),
     "a threshold that nothing reaches": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, **TUNED | dict(null_threshold=1e9)), trained=True)),
     "a threshold that everything reaches": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, **TUNED | dict(null_threshold=-1e9)), trained=True)),
+    "nearly every answered question left empty": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=questions, trained=True, answer=empty_but_every(31))),
+    "every question left empty where all have an answer": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=answered_questions(), trained=True, answer=lambda rows: [""]*len(rows))),
+    "a writer that answers everything": ("no_answer_threshold_sane", WRITERS, lambda f: dict(data=questions, trained=True, answer=lambda rows: ["x"]*len(rows))),
     "no threshold": ("no_answer_threshold_sane", READERS, lambda f: dict(config=replace(f.config, null_threshold=None))),
 }
 
@@ -289,6 +404,155 @@ def test_a_planted_bug_is_caught_by_its_check(families, bug, family):
     given = dict(model=f.model, tokenizer=f.tokenizer, data=questions.select(range(0, len(questions), 6)), config=ROOM(f), only=[name]) | plant(f)
     found = doctor(**given)[name]
     assert found.status == "fail" and found.what_to_do and "could not be carried out" not in found.what_to_do, found
+
+
+NUMBERS = ["padding_invariance", "attention_mask_honoured", "packed_equals_unpacked", "cached_equals_recomputed", "saved_equals_loaded", "evaluation_uses_training_mask", "same_answers_twice"]
+
+
+@pytest.fixture(scope="module")
+def halves(): return {(name, dtype): SimpleNamespace(**vars(f := stock(name)) | dict(model=f.model.to(dtype))) for name in ("bert", "gpt2", "llama") for dtype in (torch.bfloat16, torch.float16)}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_clean_model_of_16_bits_passes_and_stays_as_it_is(halves, family, dtype):
+    f = halves[family, dtype]
+    before, places = {k: v.clone() for k, v in f.model.state_dict().items()}, [p.data_ptr() for p in f.model.parameters()]
+    found = doctor(f.model, f.tokenizer, few, ROOM(f), only=NUMBERS)
+    assert {c.status for c in found.checks} == {"pass"}, found
+    assert same(before, f.model.state_dict()) and places == [p.data_ptr() for p in f.model.parameters()] and f.model.dtype == dtype and not f.model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("bug,family", [(bug, family) for bug, (name, those, _) in BUGS.items() if name in NUMBERS for family in ("bert", "gpt2", "llama") if family in those])
+def test_a_planted_bug_is_caught_in_16_bits(halves, bug, family):
+    "Rounding to 16 bits hides none of them"
+    name, _, plant = BUGS[bug]
+    f = halves[family, torch.bfloat16]
+    found = doctor(**dict(model=f.model, tokenizer=f.tokenizer, data=few, config=ROOM(f), only=[name]) | plant(f))[name]
+    assert found.status == "fail" and "could not be carried out" not in found.what_to_do, found
+
+
+def conversation(f):
+    "Two questions in turn on one passage: the second is meant to see the first"
+    row, other = few[0], few[1]
+    assert row["context"] == other["context"]
+    def coded(text): return f.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids, labels = [], []
+    for text, answer in ((f"Context: {row['context']} Question: {row['question']} answer:", row["answers"]["text"][0]), (f" Question: {other['question']} answer:", other["answers"]["text"][0])):
+        prompt, answer = coded(text), coded(" " + answer) + [f.tokenizer.eos_token_id]
+        ids, labels = ids + prompt + answer, labels + [-100]*len(prompt) + answer
+    return dict(data=few, batches=[dict(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))])
+
+
+def cut_ends(f):
+    "Half the answers are cut at a limit"
+    (batch,) = stock_prompts(f, answered_questions().filter(lambda answers, context: len(answers["text"][0]) > 12 and len(context) < 900, input_columns=["answers", "context"]).select(range(4)))
+    for labels in batch["labels"][::2]: labels[(labels != -100).nonzero()[-2:, 0]] = -100
+    return dict(data=questions, batches=[batch])
+
+
+def own_loss(f):
+    "Labels shifted by hand, and the loss that belongs to them"
+    (batch,) = stock_prompts(f, few, learn_prompt=True)
+    n = int(batch["attention_mask"].sum(1).min())
+    def loss(model, batch): return F.cross_entropy(model(**{k: v for k, v in batch.items() if k != "labels"}).logits.transpose(1, 2), batch["labels"])
+    return dict(data=few, batches=[dict(input_ids=batch["input_ids"][:, :n - 1], attention_mask=batch["attention_mask"][:, :n - 1], labels=batch["labels"][:, 1:n])], loss=loss)
+
+
+TWINS = {
+    "windows in a loader of many rows": ("answers_reachable", READERS, many_windows, {"pass", "skip"}),
+    "labels in a loader of many rows": ("labels_decode_to_gold", READERS, many_windows, {"pass"}),
+    "prompts in a loader of many rows": ("answers_reachable", WRITERS, many_prompts, {"pass"}),
+    "right padding without a mask, which none sees": ("padding_invariance", WRITERS, lambda f: unmasked(f, "right"), {"pass"}),
+    "questions in turn on one passage": ("packed_equals_unpacked", WRITERS, conversation, {"pass"}),
+    "questions in turn, their answers": ("labels_decode_to_gold", WRITERS, conversation, {"pass"}),
+    "packed answers": ("labels_decode_to_gold", WRITERS, packed, {"pass"}),
+    "answers cut at a limit": ("end_of_text_learned", WRITERS, cut_ends, {"warn"}),
+    "labels shifted by hand with their loss": ("one_label_shift", WRITERS, own_loss, {"pass"}),
+    "no packed rows for a model that could not read them": ("packed_equals_unpacked", WRITERS, lambda f: prompts(f) | patched(f, without("position_ids")), {"warn"}),
+    "every question answered where all have an answer": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=answered_questions(), trained=True, answer=lambda rows: ["x"]*len(rows)), {"pass"}),
+    "one in eight left empty where all have an answer": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=answered_questions(), trained=True, answer=lambda rows: ["", *["x"]*(len(rows) - 1)]), {"warn"}),
+    "the right questions left empty": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=questions, trained=True, answer=lambda rows: ["x"*bool(a["text"]) for a in rows["answers"]]), {"pass"}),
+    "one question left empty, a right one": ("no_answer_threshold_sane", BOTH, lambda f: dict(data=questions, trained=True, answer=lambda rows: ["x"*bool(a["text"] or i) for i, a in enumerate(rows["answers"])]), {"warn"}),
+}
+
+
+@pytest.mark.parametrize("twin,family", [(twin, family) for twin, (_, those, *_) in TWINS.items() for family in those])
+def test_a_clean_twin_is_no_bug(families, twin, family):
+    name, _, plant, wanted = TWINS[twin]
+    f = families[family]
+    found = doctor(**dict(model=f.model, tokenizer=f.tokenizer, data=questions, config=ROOM(f), only=[name]) | plant(f))[name]
+    assert found.status in wanted, found
+
+
+def test_how_a_foreign_model_is_asked_is_not_guessed(families):
+    "Prompts that it never saw say nothing about it"
+    f = families["gpt2"]
+    found = doctor(f.model, f.tokenizer, few, ROOM(f), batches=stock_prompts(f, few), trained=True, only=["end_of_text_learned", "evaluation_uses_training_mask", "same_answers_twice", "no_answer_threshold_sane"])
+    assert [c.status for c in found.checks] == ["pass", "skip", "skip", "skip"] and "stop_rate" not in found["end_of_text_learned"].figures, found
+    assert all("is asked is not known" in c.why and "answer=" in c.what_to_do for c in found.checks[1:])
+
+
+def other_kind(name, tokenizer):
+    "Clean models whose ways differ from those above"
+    n = len(tokenizer)
+    if name == "bloom": return AutoModelForCausalLM.from_config(BloomConfig(vocab_size=n, hidden_size=32, n_layer=2, n_head=4)).eval()
+    configs = dict(gpt2=lambda: GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=4, n_positions=512), xlnet=lambda: XLNetConfig(vocab_size=n, d_model=32, n_layer=2, n_head=4, d_inner=64),
+                   longformer=lambda: LongformerConfig(vocab_size=n, attention_window=32, max_position_embeddings=1026, pad_token_id=1, bos_token_id=0, eos_token_id=2, **SMALL))
+    return AutoModelForQuestionAnswering.from_config(configs[name]()).eval()
+
+
+@pytest.mark.parametrize("name,tokens", [("gpt2", "gpt2"), ("longformer", "roberta"), ("xlnet", "bert")])
+def test_other_readers_pass(families, name, tokens):
+    "Without a token for null; with separators that it looks for; without a limit, and seeing both sides"
+    f, found_of = families[tokens], SimpleNamespace(family="bert", tokenizer=families[tokens].tokenizer)
+    checks = [c for c, (tracks, _) in CHECKS.items() if "extractive" in tracks and (name != "xlnet" or c != "same_answers_twice")]  # a Reader asks XLNet for its -1 positions
+    found = doctor(other_kind(name, f.tokenizer), f.tokenizer, pointable(found_of, questions.select(range(0, len(questions), 6))), only=checks)
+    assert {c.name: c.status for c in found.checks if c.status != "pass"} == {"no_answer_threshold_sane": "skip"}, found
+
+
+def test_a_model_that_takes_no_mask_of_four_dimensions(families):
+    "Nobody needs one for a causal model whose questions come first; with rows that share a passage it is a fault"
+    tokenizer = families["gpt2"].tokenizer
+    model = other_kind("bloom", tokenizer)
+    found = doctor(model, tokenizer, few)
+    assert found.ok and {c.name: c.status for c in found.checks if c.status != "pass"} == dict(packed_equals_unpacked="warn", evaluation_uses_training_mask="skip", same_answers_twice="skip", no_answer_threshold_sane="skip"), found
+    assert "cannot ask this model" in found["same_answers_twice"].why and "answer=" in found["same_answers_twice"].what_to_do
+    shared = doctor(model, tokenizer, few, PromptConfig(layout="context_first"), only=["packed_equals_unpacked", "same_answers_twice"])
+    assert [c.status for c in shared.checks] == ["fail", "fail"], shared
+
+
+@pytest.mark.parametrize("normalizer", [normalizers.NFKC(), normalizers.Sequence([normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents()])], ids=["nfkc", "xlnet"])
+def test_characters_that_a_normalizer_makes_several_of(normalizer):
+    "Tokens that share a character are laid beside it together; two that become one are not lost"
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizer, pre_tokenizers.Metaspace(), decoders.Metaspace()
+    context = "He said ``yes'' … and it was ½ of “the” room™ … ok… He kept a ﬁsh."
+    backend.train_from_iterator([*load_squad("sample", split="train")["context"], context], trainers.UnigramTrainer(vocab_size=1000, special_tokens=["<pad>", "<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>", model_input_names=["input_ids", "attention_mask"])
+    model, data = AutoModelForQuestionAnswering.from_config(BertConfig(vocab_size=len(tokenizer), **SMALL)).eval(), Dataset.from_list([squad_row(context, "What did he say?", "yes")], features=SCHEMA)
+    found = doctor(model, tokenizer, data, only=["offsets_round_trip", "every_character_covered"])
+    assert {c.status for c in found.checks} == {"pass"}, found
+    assert not doctor(model, other_calls(SimpleNamespace(tokenizer=tokenizer), after=moved_offsets)["tokenizer"], data, only=["offsets_round_trip"]).ok
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
+def test_a_question_without_letters(families, family):
+    f, data = families[family], Dataset.from_list([squad_row("She lived in Kraków.", "???", "Kraków")], features=SCHEMA)
+    assert doctor(f.model, f.tokenizer, data, ROOM(f)).ok
+
+
+def test_what_is_not_for_the_doctor_is_said_at_once(families):
+    "In one line, and not once a check"
+    f, seen = families["bert"], []
+    padded = copy.deepcopy(f.tokenizer)
+    padded.add_special_tokens(dict(pad_token="<another pad>"))
+    for given, kind, words in [(dict(model=AutoModelForMaskedLM.from_config(f.model.config)), ModelError, "neither points at answers nor writes them"), (dict(model=AutoModel.from_config(f.model.config)), ModelError, "BertModel neither"),
+                               (dict(tokenizer=padded), ModelError, "<another pad>"), (dict(model=""), ModelError, "model is empty"), (dict(data=[*few]), DataError, "not a list"),
+                               (dict(data=dict(few[:])), DataError, "not a list"), (dict(data=few.remove_columns("answers")), DataError, "no column answers"), (dict(data=few.remove_columns(["id", "context"])), DataError, "id and context")]:
+        with pytest.raises(kind, match=words): doctor(**dict(model=f.model, tokenizer=f.tokenizer, data=few, tell=seen.append) | given)
+    assert seen == []
 
 
 def test_every_check_has_its_bug(): assert {name for name, *_ in BUGS.values()} == {*CHECKS}
@@ -424,7 +688,7 @@ def test_logits_that_are_no_numbers_pass_nothing(families, family):
     with torch.no_grad(): list(model.parameters())[-1].fill_(torch.nan)
     found = doctor(model, f.tokenizer, few, ROOM(f))
     numeric = {"padding_invariance", "attention_mask_honoured", "packed_equals_unpacked", "cached_equals_recomputed", "saved_equals_loaded", "evaluation_uses_training_mask", "same_answers_twice"}
-    assert {c.name for c in found.checks if c.status == "fail"} >= numeric & {c.name for c in found.checks}, found
+    assert {c.name for c in found.checks if c.status in ("fail", "warn")} >= numeric & {c.name for c in found.checks}, found
     json.loads(json.dumps(found.to_dict(), allow_nan=False))
 
 
