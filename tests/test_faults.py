@@ -2,8 +2,8 @@
 
 Archives and buckets have such tests in test_publish.py, runs and their checkpoints in those of runs. A file is broken in drawn places:
 either what is left can be used, or a `SquadNbError` names it; there is no third way."""
-import copy, gzip, json, math, os, re, resource, shutil, subprocess, sys, tempfile, warnings
-from contextlib import contextmanager
+import copy, gzip, io, json, math, os, re, resource, shutil, subprocess, sys, tempfile, warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -123,8 +123,13 @@ def models(tmp_path_factory):
     for name, (model, tok) in dict(reader=load_reader("tiny-bert"), writer=load_writer("tiny-gpt2")).items():
         if name == "reader": ExtractiveConfig(max_length=96, stride=16).save_in(model)
         else: save_settings(model, PromptConfig(max_context_length=64, stride=16, max_answer_length=4), "prefix")
+        tok.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
         model.save_pretrained(folder/name)
-        tok.save_pretrained(folder/name)
+        model.save_pretrained(folder/f"{name}-in-shards", max_shard_size="100KB")
+        for place in (folder/name, folder/f"{name}-in-shards"):
+            tok.save_pretrained(place)
+            write_json(place/"special_tokens_map.json", {kind: str(token) for kind, token in tok.special_tokens_map.items()})  # as older ones were saved
+            write_json(place/"added_tokens.json", tok.get_added_vocab())
     return folder
 
 
@@ -133,6 +138,7 @@ def ask(folder):
     from squad_nb.predictor import Predictor
     answer = Predictor.from_pretrained(folder, device="cpu").answer("Where does the Elbe rise?", "The Elbe rises in the Giant Mountains.")
     assert isinstance(answer.text, str)
+    return answer.text
 
 
 def spoil(folder, name, content, place):
@@ -155,13 +161,72 @@ def test_settings_of_a_model(models, tmp_path, track):
     broken_config()
 
 
+def damaged(path):
+    "A file in which anything may be wrong"
+    good = path.read_bytes()
+    if path.suffix == ".json": return spoiled(json.loads(good))
+    return broken(good) | broken(good[:2000]).map(lambda head: head + good[2000:])
+
+
 @pytest.mark.parametrize("track", ["reader", "writer"])
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"])
 def test_files_of_a_model(models, tmp_path, track, name):
-    good = (models/track/name).read_bytes()
+    if track == "reader" and name == "generation_config.json": return  # it generates nothing
     @cases(25)
-    @given(broken(good) | broken(good[:2000]).map(lambda head: head + good[2000:]) if name.endswith("safetensors") else spoiled(json.loads(good)))
+    @given(damaged(models/track/name))
     def broken_file(content): either(ask, spoil(models/track, name, content, tmp_path/"spoiled"))
+    broken_file()
+
+
+@pytest.mark.parametrize("track", ["reader", "writer"])
+def test_a_model_in_shards(models, tmp_path, track):
+    "It is loaded and published; of several files any is broken"
+    from squad_nb.publish import model_files, publish
+    folder = models/f"{track}-in-shards"
+    publish(folder, tmp_path/"sent")
+    assert len([*folder.glob("model-*.safetensors")]) > 1 and ask(folder) == ask(tmp_path/"sent") == ask(models/track)
+    names = ["model.safetensors.index.json", *sorted(path.name for path in folder.glob("model-*.safetensors"))]
+    index = [json.dumps(data).encode() for data in ([], 7, {"weight_map": 3}, {"weight_map": {"a": [1]}}, {"weight_map": {}}, {"weight_map": {"a": "none.safetensors"}})]
+    @cases(40)
+    @given(st.data())
+    def broken_file(data):
+        name = data.draw(st.sampled_from([*names[:1]*3, *names]))
+        place = spoil(folder, name, data.draw(damaged(folder/name) | st.sampled_from(index) if name == names[0] else damaged(folder/name)), tmp_path/"spoiled")
+        either(ask, place), either(model_files_of, place)
+    def model_files_of(place):
+        for path in place.iterdir():  # a link that leads elsewhere is not sent
+            if path.is_symlink(): shutil.copy(path.resolve(), (path.unlink(), path)[1])
+        return model_files(place)
+    broken_file()
+
+
+@pytest.mark.parametrize("track", [pytest.param("reader", marks=pytest.mark.xfail(reason="squad_nb_export.layout of another shape in config.json raises ValueError or TypeError", strict=True)), "writer"])
+def test_an_exported_model(models, tmp_path, track):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'squad_nb[onnx]'")
+    from squad_nb.export import export_model
+    from squad_nb.runner import load_export
+    folder = export_model(models/track, tmp_path/"export").folder
+    def ask_it(place): assert isinstance(load_export(place, threads=1).answer("Where does the Elbe rise?", "The Elbe rises in the Giant Mountains.").text, str)
+    ask_it(folder)
+    names = sorted(path.name for path in folder.iterdir())
+    @cases(80)
+    @given(st.data())
+    def broken_file(data):
+        name = data.draw(st.sampled_from([*names, "config.json", "config.json"]))
+        either(ask_it, spoil(folder, name, data.draw(damaged(folder/name)), tmp_path/"spoiled"))
+    broken_file()
+
+
+def test_a_gguf_file(smollm2_file, tmp_path):
+    "Its beginning, in which everything is described, broken or not: the weights behind it are gone"
+    from squad_nb.generative import load_writer
+    with smollm2_file.open("rb") as file: head = file.read(5_000)
+    (tmp_path/"model").mkdir()
+    @cases(20)
+    @given(broken(head) | st.just(head))
+    def broken_file(content):
+        (tmp_path/"model"/"model.gguf").write_bytes(content)
+        assert either(load_writer, tmp_path/"model") is None
     broken_file()
 
 
@@ -181,7 +246,10 @@ def test_the_record_of_a_run(tmp_path_factory, content):
     page = either(lambda path: report_run(path.parent), folder/"run.json")
     if page: str(page.view), json.dumps(page.to_dict())
     from squad_nb.publish import model_card
+    from squad_nb.runs import acknowledge
     either(lambda path: model_card(path.parent), folder/"run.json")
+    write_json(folder/"config.json", {})
+    either(lambda path: acknowledge(path.parent, "config.json"), folder/"run.json")
 
 
 @pytest.fixture(scope="module")
@@ -225,37 +293,55 @@ def test_questions_in_a_folder(tmp_path):
 
 # Places that are full, closed or something else
 
-def write_page(path):
+def write_page(path, home=None):
     from squad_nb.views import View, tag
     View("text", "A page", tag("div", "words " * 20_000)).save(path)
 
 
-def write_table(path):
+def write_table(path, home):
     from squad_nb.cli import evaluate
-    evaluate.__wrapped__(path.parents[1]/"answers.json", str(path.parents[1]/"world.json"), path, force=True)
+    evaluate.__wrapped__(home/"answers.json", str(home/"world.json"), path, force=True)
 
 
-def write_plot(path):
+def write_differences(path, home):
+    from squad_nb.cli import compare
+    compare.__wrapped__(home/"answers.json", home/"others.json", str(home/"world.json"), path, draws=1, force=True)
+
+
+def write_repaired(path, home):
+    from squad_nb.cli import lint
+    lint.__wrapped__(str(home/"world.json"), fix=path, force=True)
+
+
+def write_answers(path, home):
+    from squad_nb.cli import predict
+    predict.__wrapped__(str(home/"reader"), str(home/"world.json"), path, force=True)
+
+
+def write_plot(path, home=None):
     from matplotlib.figure import Figure
     with whole_file(path) as part: Figure().savefig(part)
 
 
-def write_rows(folder):
+def write_rows(folder, home):
     from squad_nb.batching import write_features
     from squad_nb.prompts import prompt_features
     tok = AutoTokenizer.from_pretrained(tiny_model("tiny-gpt2"))
     write_features(prompt_features(from_squad_json(WORLD), tok), folder, tok, force=True)
 
 
-WRITERS = {"data.json": lambda path: write_json(path, to_squad_json(from_squad_json(WORLD))), "page.html": write_page, "table.csv": write_table, "plot.png": write_plot, "features": write_rows}
+WRITERS = {"data.json": lambda path, home=None: write_json(path, to_squad_json(from_squad_json(WORLD))), "page.html": write_page, "table.csv": write_table, "plot.png": write_plot, "features": write_rows,
+           "differences.csv": write_differences, "repaired.json": write_repaired, "predicted.json": write_answers}
 each_writer = pytest.mark.parametrize("name", WRITERS)
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path, models):
     "A folder to write to, beside what is written about"
+    shutil.copytree(models/"reader", tmp_path/"reader")
     write_json(tmp_path/"world.json", WORLD)
     write_json(tmp_path/"answers.json", {id: "Elbe " * 200 for id in from_squad_json(WORLD)["id"]})
+    write_json(tmp_path/"others.json", {row["id"]: row["answers"]["text"][0] if row["answers"]["text"] else "" for row in from_squad_json(WORLD)})
     (tmp_path/"out").mkdir()
     return tmp_path/"out"
 
@@ -268,20 +354,21 @@ def full(room):
     "A disk on which no file can grow beyond so many bytes: the system refuses the rest of a write, as when there is no space"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # Python ignores the signal that comes with it
-    try: yield
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()): yield  # which pytest keeps in files
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("room", [0, 700])
+@pytest.mark.parametrize("room", [0, 300])
 @each_writer
 def test_a_full_disk_leaves_what_was_there(out, name, room):
     for old in (False, True):
-        if old: WRITERS[name](out/name)
+        if old: WRITERS[name](out/name, out.parent)
         before = everything(out)
-        with full(room), pytest.raises(OutputError) as caught: WRITERS[name](out/name)
+        with full(room), pytest.raises(OutputError) as caught: WRITERS[name](out/name, out.parent)
         one_line(caught.value, name)
         assert everything(out) == before and bool(before) == old
-    WRITERS[name](out/name)
+    WRITERS[name](out/name, out.parent)
     assert everything(out).keys() == before.keys()
 
 
@@ -299,21 +386,50 @@ def closed(out):
     "A folder that can be looked into, and not written to"
     folder = Path(tempfile.mkdtemp())
     for path in out.parent.glob("*.json"): shutil.copy(path, folder)
+    shutil.copytree(out.parent/"reader", folder/"reader")
+    for path in (folder/"reader").iterdir(): path.chmod(0o444)  # weights are saved for their owner alone
     (folder/"out").mkdir()
-    for path in (folder, folder/"out"): path.chmod(0o555)
+    for path in (folder, folder/"out", folder/"reader"): path.chmod(0o555)
     yield folder/"out"
-    for path in (folder, folder/"out"): path.chmod(0o755)
+    for path in (folder, folder/"out", folder/"reader"): path.chmod(0o755)
     shutil.rmtree(folder)
 
 
 @each_writer
 def test_a_closed_folder_is_named(out, closed, name):
-    WRITERS[name](out/name)  # imports what it needs
+    WRITERS[name](out/name, out.parent)  # imports what it needs
     for place in (closed/name, closed/"new"/"folder"/name, closed.parent/"world.json"/"out"/name):
         before = everything(closed.parent)
-        with somebody(), pytest.raises(OutputError) as caught: WRITERS[name](place) if name != "table.csv" or place.parent == closed else write_plot(place)
+        with somebody(), pytest.raises(OutputError) as caught: WRITERS[name](place, closed.parent)
         one_line(caught.value, name)
         assert everything(closed.parent) == before
+
+
+def test_the_temperature_that_cannot_be_saved(out, closed):
+    "config.json stays what it was, on a full disk and in a closed folder"
+    from squad_nb.predictor import Predictor
+    for place, fault in ((out.parent/"reader", full(700)), (closed.parent/"reader", somebody())):
+        predictor, before = Predictor.from_pretrained(place, device="cpu"), everything(place)
+        questions = from_squad_json(WORLD)
+        with fault, pytest.raises(OutputError) as caught: predictor.calibrate(questions)
+        one_line(caught.value, "config.json")
+        assert everything(place) == before
+    predictor.calibrate(questions)
+    assert "temperature" in read_json(place/"config.json")["squad_nb"]
+
+
+@pytest.mark.parametrize("track, kind", [("reader", "onnx"), ("writer", "safetensors")])
+def test_an_export_without_a_place(models, out, closed, track, kind):
+    "Nothing half is left, on a full disk or in a closed folder"
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'squad_nb[onnx]'")
+    from squad_nb.export import export_model
+    for place, fault in ((out/"export", full(700)), (closed/"export", somebody())):
+        shutil.copytree(models/track, model := Path(tempfile.mkdtemp())/"model")
+        model.parent.chmod(0o755)
+        with fault, pytest.raises(OutputError) as caught: export_model(model, place, kind)
+        shutil.rmtree(model.parent)
+        one_line(caught.value, "export")
+        assert not place.exists() or not everything(place)
 
 
 def test_links_and_devices_stay_what_they_are(tmp_path):
