@@ -22,7 +22,7 @@ from transformers import DynamicCache, GenerationConfig
 from .core import ModelError, OutputError, SettingError, claim_folder, read_json, write_json
 from .cuts import plain_backend, pair_layout, routes_agree
 from .evaluation import bootstrap_interval, run_record
-from .extractive import ExtractiveConfig, check_length, load_reader, load_tokenizer
+from .extractive import ExtractiveConfig, check_length, load_errors, load_reader, load_tokenizer
 from .generate import model_reach, saved_settings
 from .generative import load_writer
 from .kinds import ERROR_KINDS, error_kinds
@@ -186,10 +186,11 @@ def _merge_adapter(model: Path):
     base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
     if not base or not isinstance(base, str): raise ModelError(f"{model/'adapter_config.json'} does not name the model that the adapter changes: set base_model_name_or_path in it")
     writer, _ = load_writer(base)
-    writer.config.squad_nb = read_json(run).get("settings") if run.exists() else None
+    record = read_json(run) if run.exists() else None
+    writer.config.squad_nb = record.get("settings") if isinstance(record, dict) else None
     ids = torch.randint(writer.config.get_text_config().vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))
-    adapted = PeftModel.from_pretrained(writer, str(model)).eval()
-    with torch.inference_mode():
+    with load_errors(model, "an adapter"), torch.inference_mode():
+        adapted = PeftModel.from_pretrained(writer, str(model)).eval()
         apart = adapted(input_ids=ids).logits
         merged = adapted.merge_and_unload().eval()
         return merged, _differs([merged(input_ids=ids).logits.numpy()], [apart])

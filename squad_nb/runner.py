@@ -27,7 +27,7 @@ def read_export(
     folder = Path(folder)
     if not (folder/PROGRAM).exists(): raise ModelError(f"{folder} holds no exported model: there is no {PROGRAM} in it. Make one with squad_nb export")
     config = read_json(folder/"config.json")
-    if not isinstance(config, dict) or not {"squad_nb", EXPORT} <= config.keys(): raise ModelError(f"{folder/'config.json'} does not say how the program is to be asked: export the model again, with squad_nb export")
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in ("squad_nb", EXPORT)): raise ModelError(f"{folder/'config.json'} does not say how the program is to be asked: export the model again, with squad_nb export")
     return config
 
 # %% ../nbs/49_runner.ipynb #e216ee1e
@@ -126,6 +126,16 @@ def _check_settings(folder: Path, settings: dict, names: tuple) -> None:
     "Raises `ModelError` where settings are missing"
     if missing := [name for name in names if name not in settings]: raise ModelError(f"{folder/'config.json'} lacks {', '.join(missing)}: export the model again, with squad_nb export")
 
+def _read_layout(folder: Path, said) -> PairLayout:
+    "As `export` wrote it; raises `ModelError`"
+    def ids(found): return isinstance(found, list) and all(type(i) is int for i in found)
+    try: layout = PairLayout(**said)
+    except TypeError: layout = None
+    parts = layout and [layout.prefix, layout.between, layout.suffix, *([] if layout.types is None else layout.types if isinstance(layout.types, list) and len(layout.types) == 5 else [None])]
+    if not parts or not all(map(ids, parts)) or layout.types and [*map(len, layout.types)] != [len(layout.prefix), 1, len(layout.between), 1, len(layout.suffix)]:
+        raise ModelError(f"The layout in {folder/'config.json'} is not what was written there: export the model again, with squad_nb export")
+    return layout
+
 class OnnxReader:
     "Answers with an exported span head"
     def __init__(self,
@@ -137,7 +147,7 @@ class OnnxReader:
         self.settings, said, self.batch_size = config["squad_nb"], config[EXPORT], batch_size
         if self.settings["track"] != "extractive": raise ModelError(f"{folder} holds a model that writes its answers: load it with OnnxWriter")
         _check_settings(folder, self.settings | said, ("max_length", "stride", "n_best", "max_answer_length", "null_threshold", "layout", "pad"))
-        self.layout, self.pad = PairLayout(**said["layout"]), said["pad"]
+        self.layout, self.pad = _read_layout(folder, said["layout"]), said["pad"]
         self.tokenizer, self.program = PlainTokenizer(folder/"tokenizer.json"), open_program(folder/PROGRAM, threads)
 
     def predict(self,

@@ -200,7 +200,7 @@ def test_a_model_in_shards(models, tmp_path, track):
     broken_file()
 
 
-@pytest.mark.parametrize("track", [pytest.param("reader", marks=pytest.mark.xfail(reason="squad_nb_export.layout of another shape in config.json raises ValueError or TypeError", strict=True)), "writer"])
+@pytest.mark.parametrize("track", ["reader", "writer"])
 def test_an_exported_model(models, tmp_path, track):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'squad_nb[onnx]'")
     from squad_nb.export import export_model
@@ -214,6 +214,25 @@ def test_an_exported_model(models, tmp_path, track):
     def broken_file(data):
         name = data.draw(st.sampled_from([*names, "config.json", "config.json"]))
         either(ask_it, spoil(folder, name, data.draw(damaged(folder/name)), tmp_path/"spoiled"))
+    broken_file()
+
+
+def test_an_adapter(models, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+    from squad_nb.export import load_merged
+    from squad_nb.generative import load_writer
+    model, tok = load_writer(models/"writer")
+    settings = model.config.squad_nb
+    lora = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True, r=2))
+    lora.save_pretrained(tmp_path/"adapter")
+    tok.save_pretrained(tmp_path/"adapter")
+    write_json(tmp_path/"adapter"/"run.json", dict(settings=settings))
+    load_merged(tmp_path/"adapter")
+    @cases(50)
+    @given(st.data())
+    def broken_file(data):
+        name = data.draw(st.sampled_from(["adapter_config.json", "adapter_config.json", "adapter_model.safetensors", "run.json"]))
+        either(load_merged, spoil(tmp_path/"adapter", name, data.draw(damaged(tmp_path/"adapter"/name)), tmp_path/"spoiled"))
     broken_file()
 
 
