@@ -67,7 +67,7 @@ def _main(context: typer.Context, version: Annotated[bool, typer.Option("--versi
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and context.invoked_subcommand not in ("train", "predict"):
         raise SettingError(f"{context.invoked_subcommand} is a matter of one process: only train and predict are started by a launcher")
 
-# %% ../nbs/52_cli.ipynb #7048abac
+# %% ../nbs/52_cli.ipynb #848e243a
 Data = Annotated[str, typer.Option(help="SQuAD v1.1/v2.0 JSON file, hub name (squad, squad_v2, owner/name) or 'sample'")]
 Model = Annotated[Optional[str], typer.Option(help="Folder, hub name, or 'tiny-bert' or 'tiny-gpt2' from the package")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON")]
@@ -139,7 +139,7 @@ def _evaluate_run(run: Path, data: str, table: Path | None, plot: Path | None, a
     if plot:
         with whole_file(plot) as part: found.plot().savefig(part, dpi=150)
 
-# %% ../nbs/52_cli.ipynb #a762ba02
+# %% ../nbs/52_cli.ipynb #4078d213
 @app.command()
 @speaks
 def lint(
@@ -207,7 +207,7 @@ def _given(**options) -> dict:
     "Those that were said"
     return {k: v for k, v in options.items() if v is not None}
 
-# %% ../nbs/52_cli.ipynb #12cb4dc7
+# %% ../nbs/52_cli.ipynb #07a13c1d
 TrainData = Annotated[Optional[str], typer.Option(help="SQuAD JSON file, hub name or 'sample'")]
 Output = Annotated[Path, typer.Option(help="New folder for the model, its checkpoints, predictions.json and run.json")]
 EvalData = Annotated[Optional[str], typer.Option(help="Score on this after each epoch")]
@@ -250,7 +250,7 @@ def _trained(trainer, output: Path, as_json: bool) -> None:
 def _announce(train, test) -> None:
     if _first(): say(f"{len(train)} questions to train on, {len(test) if test else 'none'} to score on")
 
-# %% ../nbs/52_cli.ipynb #75931555
+# %% ../nbs/52_cli.ipynb #71f44081
 @train_app.command()
 @speaks
 def extractive(
@@ -273,7 +273,7 @@ def extractive(
     trainer = fit_reader(chosen.pop("model"), train, test, output, config, resume, force, patience, tune, save_every, save_total_limit=keep, precision=precision, gradient_accumulation_steps=accumulate, seed=seed, **tracking, **chosen)
     _trained(trainer, output, as_json)
 
-# %% ../nbs/52_cli.ipynb #882027a3
+# %% ../nbs/52_cli.ipynb #0b573823
 @train_app.command()
 @speaks
 def generative(
