@@ -77,6 +77,11 @@ def test_a_module_imports_lower_numbers(path):
 
 
 @each_module
+def test_what_rooms_share_has_no_underscore(path):
+    assert [f"{node.module}.{a.name}" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom) and node.level for a in node.names if re.match("_[a-z]", a.name)] == []
+
+
+@each_module
 def test_a_module_needs_no_development_tool(path):
     assert not {name.split(".")[0] for name in imports(path.read_text())} & {"fastcore", "execnb", "nbdev", "ghapi", "pytest", "hypothesis", "smalldocs", "latex2mathml"}
 
