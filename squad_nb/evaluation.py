@@ -137,7 +137,7 @@ def checkpoints(
 ) -> list[Path]:     # By step
     "The checkpoints of a run; raises `ModelError` where there is none, and no model"
     run = Path(run)
-    if not run.is_dir(): raise ModelError(f"{run} is no folder: give that of a run or a model")
+    if not run.is_dir(): raise ModelError(f"There is no folder {run}")
     found = checkpoints_of(run)
     if not found and not (run/"config.json").exists(): raise ModelError(f"The folder {run} holds no checkpoint and no model")
     return found or [run]

@@ -456,7 +456,7 @@ def report_run(
     **options,                         # As `Predictor.from_pretrained` takes them
 ) -> Report:
     "Ask every checkpoint, and make the page; raises what `score_checkpoints` and `run_record` raise"
-    if not Path(run).is_dir(): raise ModelError(f"{run} is no folder: give that of a run")
+    if not Path(run).is_dir(): raise ModelError(f"There is no folder {run}")
     run, known = Path(run), run_record(run)
     title, histories = f"Report: {run.resolve().name}", {run.resolve().name: known["history"]} if known.get("history") else {}
     trained = f"A model of the {known['track']} track, trained from {Path(known['model']).name} on {known['questions']:,} questions." if {"track", "model", "questions"} <= known.keys() else ""
