@@ -5,10 +5,10 @@
 
 The plain way tokenizes the pieces of every row, cuts windows in a loop and joins lists: row by row, and in batches of 1000 rows for the tokenizer.
 It is for byte-level tokenizers. Seconds are the processor's. All sides give a complete `Dataset` in memory. The exit code is 1 when a column differs; time decides nothing."""
-import argparse, json, os, platform, statistics, time
+import argparse, json, os, platform, statistics
 from pathlib import Path
 
-from common import number, questions_in, run
+from common import in_turns, number, questions_in, run
 
 
 def options():
@@ -95,13 +95,7 @@ def main():
     for name, labels in (("labels", True), ("no_labels", False)):
         sides = {"ours": lambda: prompt_features(dataset, tokenizer, config, labels), "row_by_row": lambda: plain_map(dataset, tokenizer, config, labels, 1),
                  "batched": lambda: plain_map(dataset, tokenizer, config, labels, 1000)}
-        seconds, made = {side: [] for side in sides}, {}
-        for _ in range(args.repeats):
-            for side, make in sides.items():
-                made.pop(side, None)
-                began = time.process_time()
-                made[side] = make()
-                seconds[side].append(time.process_time() - began)
+        made, seconds = in_turns(sides, args.repeats)
         medians = {side: statistics.median(times) for side, times in seconds.items()}
         different = [f"{side}: {column}" for side in ("row_by_row", "batched") for column in made[side].column_names if made[side][column][:] != made["ours"][column][:]]
         report["cases"][name] = dict(rows=len(made["ours"]), different=different, **{f"times_faster_than_{side}": round(medians[side]/medians["ours"], 2) for side in ("row_by_row", "batched")},

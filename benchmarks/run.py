@@ -18,10 +18,7 @@ def benchmarks(args):
     "Name → (script and its words, what to make of its JSON: {against what: times as fast})"
     tiny, common = args.data == "sample", ["--data", args.data]
     encoder, decoder, reader, writer = args.encoder or "tiny-bert", args.decoder or "tiny-gpt2", args.reader or "tiny-bert", args.writer or "tiny-gpt2"
-    if tiny:
-        from squad_nb.sample import tiny_model
-        tokenizers = tiny_model("tiny-bert"), tiny_model("tiny-gpt2")
-    else: tokenizers = encoder, args.writer or decoder
+    tokenizers = encoder, args.writer or decoder  # a GGUF file's folder has no tokenizer of its own
     def limit(n): return ["--limit", min(n, 16) if tiny else n]
     rounds, one, threads = ["--repeats", 1 if tiny else 3], ["--threads", 1], ["--threads", args.threads]
     found = {

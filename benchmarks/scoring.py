@@ -4,13 +4,13 @@
     python benchmarks/scoring.py --data sample
 
 All begin with {id: text}, ours with a data set in memory, the two others with lists of dictionaries, already made, as the official script reads them from JSON. Answers that were normalized in an earlier round are forgotten. torchmetrics knows SQuAD v1.1 alone. torchmetrics adds up in float32. Exits with 1 when the plain scores differ by more than rounding, or torchmetrics' by more than 0.001."""
-import argparse, json, re, string, time
+import argparse, json, re, string
 from collections import Counter
 from pathlib import Path
 
 from torchmetrics.text import SQuAD
 
-from common import number, run
+from common import in_turns, number, run
 from squad_nb.core import write_json
 from squad_nb.metrics import normalize_answer, read_predictions, squad_metrics
 from squad_nb.sample import overlap_baseline
@@ -52,14 +52,11 @@ def main():
     dataset = dataset.select([i for i, row in enumerate(dataset) if row["id"] in said and row["answers"]["text"]]).flatten_indices()  # what all three can score
     said = {id: said[id] for id in dataset["id"]}
     given, wanted = [dict(id=id, prediction_text=text) for id, text in said.items()], [dict(id=row["id"], answers=row["answers"]) for row in dataset]
-    sides = dict(ours=lambda: squad_metrics(said, dataset), plain=lambda: plain_metrics(said, wanted), torchmetrics=lambda: torchmetrics_metrics(given, wanted))
-    seconds, scores = {name: [] for name in sides}, {}
-    for _ in range(args.repeats):
-        for name, side in sides.items():
-            normalize_answer.cache_clear()
-            began = time.process_time()
-            scores[name] = side()
-            seconds[name].append(time.process_time() - began)
+    def ours():
+        normalize_answer.cache_clear()
+        return squad_metrics(said, dataset)
+    sides = dict(ours=ours, plain=lambda: plain_metrics(said, wanted), torchmetrics=lambda: torchmetrics_metrics(given, wanted))
+    scores, seconds = in_turns(sides, args.repeats)
     best = {name: min(times) for name, times in seconds.items()}
     result = dict(questions=len(dataset), scores=scores, seconds=best, ratios=dict(to_plain=best["plain"]/best["ours"], to_torchmetrics=best["torchmetrics"]/best["ours"]))
     print(json.dumps(result, indent=1))

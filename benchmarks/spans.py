@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from common import number, run
-from squad_nb import sample
 from squad_nb.extractive import load_tokenizer
 from squad_nb.spans import decode_spans
 from squad_nb.squad import load_squad, take
@@ -128,7 +127,7 @@ def fastest(work, repeats):
 def load(args):
     "Questions, windows, logits and what the logits are"
     dataset = take(load_squad(args.data, split="validation" if args.data == "sample" else None), args.limit)
-    tokenizer = load_tokenizer(args.tokenizer or args.model or sample.tiny_model())
+    tokenizer = load_tokenizer(args.tokenizer or args.model or "tiny-bert")
     windows = window_features(dataset, tokenizer)
     if args.model: return dataset, windows, model_logits(args.model, windows), "model"
     if not args.logits: return dataset, windows, seeded_logits(windows, args.seed), "seeded"

@@ -7,10 +7,10 @@ The usual way is the recipe of the Hugging Face question answering scripts: `tok
 return_overflowing_tokens=True, padding="max_length")` in a batched map, then a loop over the windows. Both sides give a complete `Dataset`
 in memory; seconds are the processor's. Three cases: with labels; without; and `published`, the training recipe as it stands, which keeps neither offsets nor ids (ours does).
 The exit code is 1 when a column differs; time decides nothing."""
-import argparse, json, os, platform, statistics, time
+import argparse, json, os, platform, statistics
 from pathlib import Path
 
-from common import number, questions_in, run
+from common import in_turns, number, questions_in, run
 
 
 def options():
@@ -100,13 +100,7 @@ def main():
     for name, labels, published in (("labels", True, False), ("no_labels", False, False), ("published", True, True)):
         sides = {"ours": lambda: window_features(dataset, tokenizer, **settings, labels=labels),
                  "usual": lambda: usual_map(dataset, tokenizer, **settings, labels=labels, published=published)}
-        seconds, made = {side: [] for side in sides}, {}
-        for _ in range(args.repeats):
-            for side, make in sides.items():
-                made.pop(side, None)
-                began = time.process_time()
-                made[side] = make()
-                seconds[side].append(time.process_time() - began)
+        made, seconds = in_turns(sides, args.repeats)
         medians = {side: statistics.median(times) for side, times in seconds.items()}
         report["cases"][name] = dict(windows=len(made["ours"]), different=differences(made["ours"], made["usual"]), times_faster=round(medians["usual"]/medians["ours"], 2),
                                      **{f"{side}_seconds": [round(t, 3) for t in times] for side, times in seconds.items()})

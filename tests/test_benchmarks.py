@@ -14,8 +14,7 @@ def run(name, *words):
 
 
 def test_windows():
-    from squad_nb.sample import tiny_model
-    run("windows.py", "--data", "sample", "--tokenizer", tiny_model(), "--limit", 60, "--repeats", 1)
+    run("windows.py", "--data", "sample", "--tokenizer", "tiny-bert", "--limit", 60, "--repeats", 1)
 
 
 def test_spans():
@@ -47,8 +46,7 @@ def test_accuracy(tmp_path):
 
 
 def test_generative_training():
-    from squad_nb.sample import tiny_model
-    figures = run("generative.py", "--data", "sample", "--tokenizer", tiny_model("tiny-gpt2"), "--limit", 8, "--layers", 1, "--batch-size", 4, "--threads", 1)
+    figures = run("generative.py", "--data", "sample", "--tokenizer", "tiny-gpt2", "--limit", 8, "--layers", 1, "--batch-size", 4, "--threads", 1)
     assert figures["loss_spread"] < 1e-4 and set(figures["ratios"]) == {"shared_to_plain", "shared_to_dynamic", "unshared_to_plain"}
 
 
@@ -63,8 +61,7 @@ def test_scoring():
 @pytest.mark.parametrize("shape, precision, compiled", [("gpt2", "fp32", "off"), ("distilbert", "bf16", "on")])
 def test_gpu(tmp_path, shape, precision, compiled):
     "On the CPU"
-    from squad_nb.sample import tiny_model
-    run_words = ["--data", "sample", "--tokenizer", tiny_model("tiny-gpt2" if shape == "gpt2" else "tiny-bert"), "--shapes", shape, "--precisions", precision, "--compile", compiled, "--limit", "8", "--layers", "1", "--batch-size", "4",
+    run_words = ["--data", "sample", "--tokenizer", "tiny-gpt2" if shape == "gpt2" else "tiny-bert", "--shapes", shape, "--precisions", precision, "--compile", compiled, "--limit", "8", "--layers", "1", "--batch-size", "4",
                  "--warmup", "1", "--steps", "1", "--threads", "1", "--json", tmp_path/"gpu.json"]
     done = subprocess.run([sys.executable, root/"benchmarks"/"gpu.py", *run_words], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,8 +71,7 @@ def test_gpu(tmp_path, shape, precision, compiled):
 
 def test_a_row_that_fails_does_not_take_the_others_along(tmp_path):
     "No prompts can be made with a tokenizer that has no end-of-text token"
-    from squad_nb.sample import tiny_model
-    words = ["--data", "sample", "--tokenizer", tiny_model("tiny-bert"), "--shapes", "distilbert", "gpt2", "--precisions", "fp32", "--compile", "off", "--limit", "8", "--layers", "1", "--batch-size", "4", "--warmup", "1", "--steps", "1", "--threads", "1"]
+    words = ["--data", "sample", "--tokenizer", "tiny-bert", "--shapes", "distilbert", "gpt2", "--precisions", "fp32", "--compile", "off", "--limit", "8", "--layers", "1", "--batch-size", "4", "--warmup", "1", "--steps", "1", "--threads", "1"]
     done = subprocess.run([sys.executable, root/"benchmarks"/"gpu.py", *words, "--json", tmp_path/"gpu.json"], capture_output=True, text=True, timeout=600)
     rows = json.loads((tmp_path/"gpu.json").read_text())["rows"]
     assert done.returncode == 1 and "3 of 5 rows failed" in done.stderr and ["error" in row for row in rows] == [False, False, True, True, True], done.stderr
