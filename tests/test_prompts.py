@@ -136,11 +136,11 @@ def test_the_tokenizer_stays_as_it_was_and_texts_write_no_special_token(squad, s
     finally: backend.no_truncation()
 
 
-def test_the_benchmark_finds_all_sides_equal(squad, smollm2, tmp_path):
+def test_the_benchmark_finds_all_sides_equal(shared, smollm2, tmp_path):
     out, folder = tmp_path/"figures.json", tmp_path/"tokenizer"  # a saved tokenizer loads faster than one in a weights file
     smollm2.save_pretrained(folder)
     for layout in LAYOUTS:
-        done = subprocess.run([sys.executable, root/"benchmarks"/"prompts.py", "--tokenizer", folder, "--limit", "80", "--repeats", "1", "--max-context-length", "90", "--stride", "30",
+        done = subprocess.run([sys.executable, root/"benchmarks"/"prompts.py", "--data", shared/"squad"/"squad-v1.1.json", "--tokenizer", folder, "--limit", "80", "--repeats", "1", "--max-context-length", "90", "--stride", "30",
                                "--layout", layout, "--json", str(out)], capture_output=True, text=True, cwd=root, timeout=300)
         assert done.returncode == 0, done.stderr
         assert [case["different"] for case in json.loads(out.read_text())["cases"].values()] == [[], []]
