@@ -156,6 +156,7 @@ def room_of(model, tokenizer) -> int:
 
 ASK = "Give answer=, the function that evaluation asks with."
 
+# %% ../nbs/42_doctor.ipynb #62406b5b
 @dataclass
 class Case:
     "A model with all that it is trained and asked with"
@@ -186,23 +187,6 @@ class Case:
         return min(room_of(self.model, self.tokenizer), c.max_length if self.track == "extractive" else c.max_question_length + c.max_context_length + c.max_answer_length)
 
     @property
-    def pad(self) -> int: return next(id for id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if id is not None)
-
-    @cached_property
-    def few(self) -> Dataset: return few_of(self.questions)
-
-    @cached_property
-    def batches(self) -> list[dict]: # Tensors on the CPU, as the model takes them in training
-        found, self.whole = read_batches(own_batches(self) if self.foreign is None else self.foreign)
-        return found
-
-    def __post_init__(self): self.modes = {m: m.training for m in self.model.modules()}
-
-    def as_given(self) -> None:
-        "Put the model in the modes in which it came"
-        for module, mode in self.modes.items(): module.training = mode
-
-    @property
     def masked(self) -> bool:
         "Whether this package's own training and asking need a mask of four dimensions"
         return self.foreign is None and (self.mask_mode == "prefix" or getattr(self.config, "layout", "") == "context_first")
@@ -216,6 +200,26 @@ class Case:
         except ModelError as e: return f"This package cannot ask this model: {e}"
         return ""
 
+    @property
+    def pad(self) -> int: return next(id for id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if id is not None)
+
+    @cached_property
+    def few(self) -> Dataset: return few_of(self.questions)
+
+    @cached_property
+    def batches(self) -> list[dict]: # Tensors on the CPU, as the model takes them in training
+        found, self.whole = read_batches(own_batches(self) if self.foreign is None else self.foreign)
+        return found
+
+    @cached_property
+    def register(self): return Register.of(self.tokenizer, self.questions)
+
+    def __post_init__(self): self.modes = {m: m.training for m in self.model.modules()}
+
+    def as_given(self) -> None:
+        "Put the model in the modes in which it came"
+        for module, mode in self.modes.items(): module.training = mode
+
     def ask(self, questions: Dataset) -> list: # A text or a Prediction each
         return self.answer(questions) if self.answer else own_answers(self, questions)
 
@@ -225,9 +229,6 @@ class Case:
         loss = self.loss(self.model, batch) if self.loss else own_loss(self, batch) if self.foreign is None else self.model(**batch).loss
         if loss is None: raise ModelError("The model gives no loss for these batches: they need labels, or loss= the function that computes it")
         return loss
-
-    @cached_property
-    def register(self): return Register.of(self.tokenizer, self.questions)
 
     @cached_property
     def lessons(self) -> list: return lessons(self)
@@ -1011,6 +1012,7 @@ def _plain(x):
     if isinstance(x, (list, tuple)): return [*map(_plain, x)]
     return None if isinstance(x, float) and not np.isfinite(x) else x
 
+# %% ../nbs/42_doctor.ipynb #c4e0b7f3
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
     "What all checks found; draws itself as a table"
@@ -1051,6 +1053,7 @@ class Diagnosis:
 
     def _repr_html_(self): return self.view()._repr_html_()
 
+# %% ../nbs/42_doctor.ipynb #a438a3c8
 def check_line(
     c: Check,
 ) -> str: # With what to do on lines of its own

@@ -122,6 +122,7 @@ def ask(
     if top_k > 1: found = [ranked(p, top_k) for p in found]
     return found[0] if isinstance(question, str) and isinstance(context, str) else found
 
+# %% ../nbs/49_runner.ipynb #515c6588
 def _check_settings(folder: Path, settings: dict, names: tuple) -> None:
     "Raises `ModelError` where settings are missing"
     if missing := [name for name in names if name not in settings]: raise ModelError(f"{folder/'config.json'} lacks {', '.join(missing)}: export the model again, with squad_nb export")
@@ -136,6 +137,7 @@ def _read_layout(folder: Path, said) -> PairLayout:
         raise ModelError(f"The layout in {folder/'config.json'} is not what was written there: export the model again, with squad_nb export")
     return layout
 
+# %% ../nbs/49_runner.ipynb #e02f8d53
 class OnnxReader:
     "Answers with an exported span head"
     def __init__(self,
